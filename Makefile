@@ -1,0 +1,83 @@
+# Hermes. `make help` lists the targets.
+# SAN=1 builds with AddressSanitizer and UBSan into build/san; BUILD=DIR builds elsewhere.
+SAN     ?= 0
+ifeq ($(SAN),1)
+BUILD   ?= build/san
+else
+BUILD   ?= build
+endif
+PREFIX  ?= /usr
+VERSION := 0.1.0
+PYTHON  ?= /usr/bin/python3
+
+# Libraries, by pkg-config. Each program links what it uses: static archives and --as-needed see to it that only
+# tunnel carries OpenSSL and nghttp2, and only config-sync (and hermesd -t) LMDB and libfyaml.
+PKGS    := libevent_core libnghttp2 libssl libcrypto msgpack libsystemd libseccomp libcares jansson lmdb libfyaml
+CPPFLAGS += -D_GNU_SOURCE -I. -DHERMES_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings \
+           -Wvla -Wformat=2 -Werror
+ifeq ($(SAN),1)
+OPT     ?= -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+LDFLAGS += -fsanitize=address,undefined
+else
+OPT     ?= -O2 -g -fstack-protector-strong -D_FORTIFY_SOURCE=2
+endif
+CFLAGS  += -std=gnu11 $(OPT) $(WARN) -fPIE -pthread
+LDFLAGS += -pie -pthread -Wl,--as-needed -Wl,-z,relro,-z,now
+LDLIBS  += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lcrypt -lm
+
+ROLES   := tun-bridge tunnel router policy telemetry config-sync
+DIRS    := ipc store supervisor $(ROLES:%=workers/%)
+ARCHIVES = $(patsubst %,$(BUILD)/lib/%.a,$(ROLES) store ipc)
+PROGRAMS = $(BUILD)/bin/hermesd $(BUILD)/bin/hermes-admin $(ROLES:%=$(BUILD)/libexec/hermes-%)
+objects  = $(patsubst %.c,$(BUILD)/obj/%.o,$(filter-out $(2),$(wildcard $(1)/*.c)))
+
+all: $(PROGRAMS)
+
+# --- archives: everything of a folder but its main()
+$(BUILD)/lib/ipc.a: $(call objects,ipc)
+$(BUILD)/lib/store.a: $(call objects,store)
+$(foreach r,$(ROLES),$(eval $(BUILD)/lib/$(r).a: $(call objects,workers/$(r),workers/$(r)/main.c)))
+$(BUILD)/lib/hermesd.a: $(call objects,supervisor,supervisor/main.c $(wildcard supervisor/admin*.c))
+$(BUILD)/lib/hermes-admin.a: $(call objects,supervisor,supervisor/admin_main.c $(filter-out $(wildcard supervisor/admin*.c),$(wildcard supervisor/*.c)))
+$(BUILD)/lib/%.a:
+	@mkdir -p $(@D); rm -f $@
+	$(AR) rcs $@ $(filter %.o,$^)
+
+# --- programs
+LINK = @mkdir -p $(@D); echo "  link $@"; $(CC) $(LDFLAGS) -o $@ $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LDLIBS)
+$(BUILD)/libexec/hermes-%: $(BUILD)/obj/workers/%/main.o $(BUILD)/lib/%.a $(BUILD)/lib/store.a $(BUILD)/lib/ipc.a
+	$(LINK)
+$(BUILD)/bin/hermesd: $(BUILD)/obj/supervisor/main.o $(BUILD)/lib/hermesd.a $(BUILD)/lib/store.a $(BUILD)/lib/ipc.a
+	$(LINK)
+$(BUILD)/bin/hermes-admin: $(BUILD)/obj/supervisor/admin_main.o $(BUILD)/lib/hermes-admin.a $(BUILD)/lib/store.a $(BUILD)/lib/ipc.a
+	$(LINK)
+
+$(BUILD)/obj/%.o: %.c Makefile
+	@mkdir -p $(@D); echo "  cc $<"
+	@$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+-include $(shell find $(BUILD)/obj -name '*.d' 2>/dev/null)
+
+# --- unit tests: tests/unit/test_MODULE.c, one cmocka program each, linked with whatever it uses
+UNIT_TESTS = $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
+$(BUILD)/tests/test_%: $(BUILD)/obj/tests/unit/test_%.o $(BUILD)/lib/hermesd.a $(BUILD)/lib/hermes-admin.a $(ARCHIVES)
+	@mkdir -p $(@D); echo "  link $@"
+	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LDLIBS) -lcmocka
+unit-tests: $(UNIT_TESTS)
+
+# --- fuzz targets: tests/fuzz/fuzz_THING.c (libFuzzer); seeds in tests/fuzz/corpus/THING/
+FUZZ_TARGETS = $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+$(BUILD)/fuzz/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/lib/hermesd.a $(BUILD)/lib/hermes-admin.a $(ARCHIVES)
+	@mkdir -p $(@D); echo "  link $@"
+	@$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LDLIBS) -lhttp_parser
+fuzz-targets: $(FUZZ_TARGETS)
+fuzz:
+	@$(MAKE) --no-print-directory fuzz-targets CC=clang BUILD=build/fuzz \
+	  OPT='-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined' \
+	  LDFLAGS='-pie -pthread -Wl,--as-needed -fsanitize=address,undefined'
+
+clean:
+	rm -rf build
+
+.PHONY: all clean unit-tests fuzz fuzz-targets help
+.SECONDARY:
