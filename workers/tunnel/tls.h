@@ -1,0 +1,28 @@
+/* TLS contexts from a configuration's certificates, and whom a peer's certificate names. */
+#ifndef HERMES_TUNNEL_TLS_H
+#define HERMES_TUNNEL_TLS_H
+
+#include <openssl/ssl.h>
+
+#include "store/config.h"
+
+struct tls;
+
+/* A file the supervisor handed over, by the path that the configuration writes; tls takes a copy. */
+struct tls_file { const char *kind, *path; const char *data; size_t length; };
+
+/* Makes every context that the configuration needs. NULL with a reason naming the listener or cluster and the file. */
+struct tls *tls_new(const struct config *config, const struct tls_file *files, size_t n, char *error, size_t error_size);
+void tls_free(struct tls *tls);
+/* For an accepted connection; NULL when the listener is plain. */
+SSL *tls_accept(struct tls *tls, const struct config_listener *listener);
+/* For a connection to `host` (server_name or endpoint's name); NULL when the cluster is plain (or on failure). */
+SSL *tls_connect(struct tls *tls, const struct config_cluster *cluster, const char *host);
+
+/* The node (NAME of hermes://DOMAIN/node/NAME, else a DNS name) that the verified peer certificate names, into name and domain
+ * (domain "" for a DNS name). False: none. */
+bool tls_peer(SSL *ssl, char *name, size_t name_size, char *domain, size_t domain_size);
+/* The reason of the last failure on ssl, for Proxy-Status and logs: the certificate's verify error or OpenSSL's. */
+const char *tls_error(SSL *ssl, char *out, size_t size);
+
+#endif

@@ -1,0 +1,58 @@
+/* A stream socket, plain or under TLS: what TCP legs and HTTP connections sit on.
+ *
+ * Reads and writes move up to 256 KiB a call. TLS works on a memory BIO of our own between two slabs, never on the socket.
+ * Edge-triggered; writes are gathered and flushed once per loop turn. */
+#ifndef HERMES_TUNNEL_TRANSPORT_H
+#define HERMES_TUNNEL_TRANSPORT_H
+
+#include <openssl/ssl.h>
+#include <sys/socket.h>
+
+#include "workers/tunnel/leg.h"
+
+struct event_base;
+struct transport;
+
+struct transport_callbacks {
+	/* Connected, handshake done (plain accepted sockets: never called). */
+	void (*ready)(void *arg);
+	/* Bytes came; takes over the chunks. Not striped: each chunk is one contiguous run of up to 256 KiB. */
+	void (*received)(void *arg, struct chunks *chunks);
+	/* The peer sends no more (FIN, close_notify). Writing may go on. */
+	void (*ended)(void *arg);
+	/* After transport_send() refused: there is room again. */
+	void (*writable)(void *arg);
+	/* Dead: nothing moves any more. The callee frees the transport. detail: for people, static or short-lived. */
+	void (*broken)(void *arg, enum flow_error error, const char *detail);
+};
+
+enum transport_start { TRANSPORT_ACCEPTED, TRANSPORT_CONNECTING };
+
+/* Takes over fd (non-blocking) and ssl (NULL: plain; its handshake begins by itself, as its own state says: server or
+ * client). Callbacks never run inside this call. */
+struct transport *transport_new(struct event_base *base, int fd, SSL *ssl, enum transport_start start,
+                                const struct transport_callbacks *callbacks, void *arg);
+/* The callbacks change when a connection turns into another thing (HTTP/1.1 CONNECT into a tunnel). */
+void transport_set_callbacks(struct transport *transport, const struct transport_callbacks *callbacks, void *arg);
+/* Raw byte streams: payload arrives in stripes with room for a frame header each. */
+void transport_set_striped(struct transport *transport, bool striped);
+/* Takes all (queue empty after) and returns true, or refuses because more than 256 KiB wait already. force: control data
+ * of a connection that must not be lost; never refused. */
+bool transport_send(struct transport *transport, struct chunks *chunks, bool force);
+size_t transport_pending(const struct transport *transport);
+/* After what waits is written: FIN (TLS: close_notify, then FIN). */
+void transport_finish(struct transport *transport);
+void transport_pause(struct transport *transport, bool pause);
+/* Puts bytes back that the former owner read too far: they come again, first. */
+void transport_unread(struct transport *transport, struct chunks *chunks);
+/* Closes at once. Safe inside callbacks. reset: RST instead of FIN. */
+void transport_free(struct transport *transport, bool reset);
+/* Writes what waits (at most 10 s), then closes; no further callback. */
+void transport_linger(struct transport *transport);
+
+SSL *transport_ssl(const struct transport *transport);
+int transport_fd(const struct transport *transport);
+/* Whole connection times out without progress of any kind for ms (0: never): broken(READ_TIMEOUT). */
+void transport_set_timeout(struct transport *transport, unsigned ms);
+
+#endif

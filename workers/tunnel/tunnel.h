@@ -1,0 +1,38 @@
+/* What all parts of a tunnel worker share. */
+#ifndef HERMES_TUNNEL_TUNNEL_H
+#define HERMES_TUNNEL_TUNNEL_H
+
+#include "ipc/worker.h"
+#include "store/config.h"
+
+struct event_base;
+
+/* A configuration generation, counted: what was begun under it keeps it. */
+struct generation {
+	uint64_t number;
+	unsigned refs;
+	struct config *config;
+	struct endpoint_table *endpoints;   /* NULL until router sent it: configured weights, all healthy */
+	struct tls *tls;                    /* contexts made from its certificates */
+};
+
+struct tunnel {
+	struct worker *worker;
+	struct event_base *base;
+	struct stats *stats;
+	struct stats_set *self;       /* scope worker */
+	struct generation *current;   /* in force */
+	struct generation *next;      /* prepared */
+	struct ask *ask;              /* decisions and their cache */
+	struct resolver *resolver;
+	struct clusters *clusters;
+	struct listeners *listeners;
+	struct records *records;      /* access records on their way to telemetry */
+	struct auth *auth;            /* users: proof of passwords */
+	struct ipc_channel *policy, *router, *telemetry;   /* NULL while absent */
+	bool draining;
+};
+
+uint64_t now_us(void);            /* CLOCK_MONOTONIC, µs, cached per loop turn */
+
+#endif
