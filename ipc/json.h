@@ -11,7 +11,8 @@ struct json {
 	size_t length, size;
 	unsigned depth;
 	uint64_t comma;  /* a bit per depth: a value came already */
-	bool failed;     /* out of memory: everything after is dropped */
+	bool failed;     /* out of memory, or over 63 deep: everything after is dropped */
+	uint64_t arrays; /* a bit per depth: it is an array, to be closed as one */
 };
 #define JSON_INIT {0}
 void json_free(struct json *j);

@@ -62,7 +62,7 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
 
 #define IPC_MESSAGES(M)                                                                                               \
 	/* life of a worker */                                                                                        \
-	M(HELLO, hello, IPC_ANY, IPC_ANY, IPC_FD_NONE)                                                                \
+	M(HELLO, hello, IPC_ANY | IPC_ADM, IPC_ANY | IPC_ADM, IPC_FD_NONE)                                            \
 	M(READY, ready, IPC_WORKERS, IPC_SUP, IPC_FD_NONE)                                                            \
 	M(PING, ping, IPC_SUP, IPC_WORKERS, IPC_FD_NONE)                                                              \
 	M(PONG, pong, IPC_WORKERS, IPC_SUP, IPC_FD_NONE)                                                              \

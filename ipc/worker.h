@@ -32,8 +32,8 @@ struct worker_callbacks {
 };
 
 /* argv: --index N. Opens log, checks fd 3, ignores SIGPIPE, makes the event base (epoll, changelist), the stats region
- * (where stats_sets > 0; sent to telemetry by worker.c when that peer is introduced: the peer callback still gets it)
- * and the channel. Never returns NULL: fatal() instead. */
+ * (where stats_sets > 0) and the channel. Never returns NULL: fatal() instead. The role and index of a PEER are checked
+ * before the callback sees it; PREPARE, COMMIT, ABORT, PING, STOP and LOG_LEVEL are answered by worker.c itself. */
 struct worker *worker_start(enum ipc_role role, int argc, char **argv, unsigned stats_sets,
                             const struct worker_callbacks *callbacks, void *arg);
 struct event_base *worker_base(struct worker *worker);
@@ -43,6 +43,10 @@ unsigned worker_index(const struct worker *worker);
 /* Enters the sandbox of its role (ipc/sandbox.h), sends READY, runs the loop. Returns the exit status. */
 int worker_run(struct worker *worker);
 void worker_exit(struct worker *worker);
+
+/* Sends the stats region over a channel to telemetry: a role calls it where its peer callback makes that channel. Returns
+ * as ipc_send() does; 0 where the worker has no region. */
+int worker_send_stats(struct worker *worker, struct ipc_channel *telemetry);
 
 /* Answers an ADMIN_REQUEST: json (may be NULL) goes as a memfd where it is too large. */
 void worker_reply(struct worker *worker, uint64_t id, unsigned status, const char *json, const char *error);
