@@ -52,16 +52,19 @@ void chunks_split(struct chunks *to, struct chunks *from, size_t bytes);
 void chunks_share(struct chunks *to, struct chunks *from);
 void chunks_drop(struct chunks *queue, size_t bytes);
 void chunks_clear(struct chunks *queue);
+/* For a queue that has to wait: few bytes that pin large slabs are copied into memory of their own size. */
+void chunks_settle(struct chunks *queue);
 
 /* The reader's slab: room of at least `want` (<= SLAB_SIZE) bytes at slab->data + slab->used; the reader advances used by
- * what it wrote. The slab stays the pool's: chunks take their own references. NULL when the worker's budget is spent. */
+ * what it wrote. The slab stays the pool's: chunks take their own references. Never NULL. */
 struct slab *slab_current(uint32_t want);
 /* For output buffers: a slab of one's own (refs 1). */
 struct slab *slab_get(void);
 void slab_unref(struct slab *slab);
 
-/* Budget of all slabs in bytes; slab_spent: above it, so readers pause until slab_relief says otherwise. */
+/* Budget of all slabs in bytes: while it is spent, readers wait. */
 void slab_budget(uint64_t bytes);
+bool slab_spent(void);
 uint64_t slab_in_use(void);
 
 #endif

@@ -22,6 +22,9 @@ struct transport_callbacks {
 	void (*ended)(void *arg);
 	/* After transport_send() refused: there is room again. */
 	void (*writable)(void *arg);
+	/* After transport_want(), before each write while there is room: add what there is (by transport_send, forced).
+	 * Returns whether more remains than it added. May be NULL. */
+	bool (*fill)(void *arg);
 	/* Dead: nothing moves any more. The callee frees the transport. detail: for people, static or short-lived. */
 	void (*broken)(void *arg, enum flow_error error, const char *detail);
 };
@@ -39,6 +42,8 @@ void transport_set_striped(struct transport *transport, bool striped);
 /* Takes all (queue empty after) and returns true, or refuses because more than 256 KiB wait already. force: control data
  * of a connection that must not be lost; never refused. */
 bool transport_send(struct transport *transport, struct chunks *chunks, bool force);
+/* The owner has something to write: fill() is called soon. */
+void transport_want(struct transport *transport);
 size_t transport_pending(const struct transport *transport);
 /* After what waits is written: FIN (TLS: close_notify, then FIN). */
 void transport_finish(struct transport *transport);

@@ -4,6 +4,7 @@
 
 #include "ipc/worker.h"
 #include "store/config.h"
+#include "workers/tunnel/clock.h"
 
 struct event_base;
 
@@ -32,7 +33,5 @@ struct tunnel {
 	struct ipc_channel *policy, *router, *telemetry;   /* NULL while absent */
 	bool draining;
 };
-
-uint64_t now_us(void);            /* CLOCK_MONOTONIC, µs, cached per loop turn */
 
 #endif
