@@ -118,12 +118,12 @@ static void open_nested(struct json *j, const char *key, bool array)
 	j->arrays = array ? j->arrays | bit : j->arrays & ~bit;
 }
 
-void json_object(struct json *j, const char *key)
+void json_begin_object(struct json *j, const char *key)
 {
 	open_nested(j, key, false);
 }
 
-void json_array(struct json *j, const char *key)
+void json_begin_array(struct json *j, const char *key)
 {
 	open_nested(j, key, true);
 }

@@ -17,8 +17,13 @@ struct json {
 #define JSON_INIT {0}
 void json_free(struct json *j);
 /* key: NULL inside arrays and at top level */
-void json_object(struct json *j, const char *key);
-void json_array(struct json *j, const char *key);
+void json_begin_object(struct json *j, const char *key);
+void json_begin_array(struct json *j, const char *key);
+/* The short names are jansson's too: whoever reads and writes includes jansson.h first, and writes with the long ones. */
+#ifndef JANSSON_H
+#define json_object(j, key) json_begin_object(j, key)
+#define json_array(j, key) json_begin_array(j, key)
+#endif
 void json_end(struct json *j);                      /* closes the innermost object or array */
 void json_str(struct json *j, const char *key, const char *value);  /* NULL: null; invalid UTF-8 becomes U+FFFD */
 void json_str_n(struct json *j, const char *key, const char *value, size_t length);
