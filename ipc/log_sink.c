@@ -25,6 +25,8 @@ void log_sink_open(void)
 {
 	struct stat st;
 	sink = SINK_OTHER;
+	dropped = 0;
+	torn = false;
 	if (fstat(STDERR_FILENO, &st))
 		return;
 	sink = S_ISREG(st.st_mode) ? SINK_FILE : S_ISSOCK(st.st_mode) ? SINK_SOCKET : SINK_OTHER;
