@@ -76,8 +76,53 @@ fuzz:
 	  OPT='-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined' \
 	  LDFLAGS='-pie -pthread -Wl,--as-needed -fsanitize=address,undefined'
 
+# --- the commands of the README
+# Debian packages that are missing, by group (packaging/deps.txt)
+deps:
+	@packaging/deps.sh build run demo test
+check: deps
+	@PYTHON=$(PYTHON) tests/run.sh
+demo:
+	@packaging/deps.sh build run demo
+	@$(MAKE) --no-print-directory -j$(shell nproc) all
+	@HERMES_BUILD=$(BUILD) tests/demo/demo.sh
+
+# QUICK=1: fewer and shorter rounds. BENCH="link latency ...": some parts only.
+BENCH_PROGRAMS = $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
+$(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(ARCHIVES)
+	@mkdir -p $(@D); echo "  link $@"
+	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LDLIBS)
+bench-programs: $(BENCH_PROGRAMS)
+bench:
+	@packaging/deps.sh build run bench
+	@$(MAKE) --no-print-directory -j$(shell nproc) all bench-programs
+	@QUICK=$(QUICK) HERMES_BUILD=$(BUILD) $(PYTHON) tests/bench/run.py $(BENCH)
+
+install: all
+	install -D -m 755 $(BUILD)/bin/hermesd $(DESTDIR)$(PREFIX)/sbin/hermesd
+	install -D -m 755 $(BUILD)/bin/hermes-admin $(DESTDIR)$(PREFIX)/bin/hermes-admin
+	install -d $(DESTDIR)$(PREFIX)/libexec/hermes
+	install -m 755 $(ROLES:%=$(BUILD)/libexec/hermes-%) $(DESTDIR)$(PREFIX)/libexec/hermes/
+	@set -e; for page in $(wildcard packaging/man/*.[158]); do \
+	  install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}; done
+	@set -e; for f in $(wildcard packaging/completions/*.bash); do n=$${f##*/}; \
+	  install -D -m 644 $$f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$${n%.bash}; done
+	@set -e; for f in $(wildcard packaging/examples/*); do \
+	  install -D -m 644 $$f $(DESTDIR)$(PREFIX)/share/doc/hermes/examples/$${f##*/}; done
+	@set -e; for f in $(wildcard packaging/*.service packaging/*.socket); do \
+	  install -D -m 644 $$f $(DESTDIR)/lib/systemd/system/$${f##*/}; done
+
+help:
+	@echo "make            build into $(BUILD)/bin and $(BUILD)/libexec (SAN=1: with sanitizers, into build/san)"
+	@echo "make demo       the main job, step by step, on real programs"
+	@echo "make check      unit tests, fuzz targets and system tests under sanitizers"
+	@echo "make bench      speed and memory beside nghttpx and HAProxy (QUICK=1: shorter)"
+	@echo "make deps       install the Debian packages that are missing"
+	@echo "make install    DESTDIR= PREFIX=$(PREFIX)"
+	@echo "make clean"
+
 clean:
 	rm -rf build
 
-.PHONY: all clean unit-tests fuzz fuzz-targets help
+.PHONY: all clean unit-tests fuzz fuzz-targets help deps check demo bench bench-programs install
 .SECONDARY:

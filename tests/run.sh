@@ -1,0 +1,114 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# make check: unit tests, fuzz targets for a short time each, system tests; all under sanitizers. Everything runs whatever
+# failed before; the last line sums it up: N passed, N failed, N skipped.
+#   run.sh [unit|fuzz|system]...     default: all
+#   FUZZ_SECONDS  per fuzz target (10; 0: none)     PYTEST  further arguments, e.g. "-k socks"
+set -u
+cd "$(dirname "$0")/.."
+out=build/check
+san=build/san
+PYTHON=${PYTHON:-/usr/bin/python3}
+FUZZ_SECONDS=${FUZZ_SECONDS:-10}
+passed=0 failed=0 skipped=0 skips=() failures=()
+mkdir -p $out
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+
+count() { passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3)); }
+fault() { failures+=("$1"); count 0 1 0; }
+
+# -k: what builds is tested, whatever does not.
+build() { make --no-print-directory -k -j"$(nproc)" "$@" || fault "build: make $*"; }
+
+# Each test that began and did neither end well nor skip has failed, also where the program died in it.
+unit() {
+	echo "== unit tests"
+	build SAN=1 all unit-tests
+	local program log name status ran ok skip
+	for program in $san/tests/test_*; do
+		[ -x "$program" ] || continue
+		name=$(basename "$program")
+		[ -e "tests/unit/$name.c" ] || continue
+		log=$out/$name.log
+		echo "-- $name"
+		timeout "${UNIT_SECONDS:-120}" "$program" 2>&1 | tee "$log"
+		status=${PIPESTATUS[0]}
+		ran=$(grep -c '^\[ RUN  ' "$log")
+		ok=$(grep -c '^\[       OK \]' "$log")
+		skip=$(sed '/^\[==========\].*run\.$/,$d' "$log" | grep -c '^\[  SKIPPED \]')
+		[ "$skip" = 0 ] || skips+=("$name: $(sed -n 's/^\[  SKIPPED \] \(test\|[a-z_]*\)/\1/p' "$log" | sort -u | tr '\n' ' ')")
+		count "$ok" $((ran - ok - skip)) "$skip"
+		[ "$ran" = $((ok + skip)) ] || failures+=("$name: $((ran - ok - skip)) of $ran")
+		if [ "$status" != 0 ] && [ "$ran" = $((ok + skip)) ]; then
+			fault "$name: exit status $status"
+		fi
+	done
+}
+
+fuzz_one() {
+	local name=$1 corpus=$out/corpus/$1 seeds=tests/fuzz/corpus/${1#fuzz_}
+	mkdir -p "$corpus" $out/artifacts
+	[ -d "$seeds" ] || seeds=
+	ASAN_OPTIONS=detect_leaks=1 timeout $((FUZZ_SECONDS + 60)) build/fuzz/fuzz/"$name" -max_total_time="$FUZZ_SECONDS" \
+		-timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix=$out/artifacts/"$name"- "$corpus" $seeds \
+		> "$out/$name.log" 2>&1
+	echo $? > "$out/$name.status"
+}
+
+fuzz() {
+	[ "$FUZZ_SECONDS" != 0 ] || { skips+=("fuzz targets: FUZZ_SECONDS=0"); count 0 0 1; return; }
+	echo "== fuzz targets, $FUZZ_SECONDS s each"
+	local source name status
+	build fuzz
+	for source in tests/fuzz/fuzz_*.c; do
+		fuzz_one "$(basename "$source" .c)" &
+		while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n; done
+	done
+	wait
+	for source in tests/fuzz/fuzz_*.c; do
+		name=$(basename "$source" .c)
+		status=$(cat "$out/$name.status")
+		if [ "$status" = 0 ]; then
+			count 1 0 0
+			echo "ok $name: $(sed -n 's/^stat::number_of_executed_units: *//p' "$out/$name.log") inputs"
+		else
+			fault "$name: exit status $status, see $out/$name.log and $out/artifacts/"
+			tail -n 30 "$out/$name.log"
+		fi
+	done
+}
+
+# As root in a network of its own: no test sees the machine's, and no two runs each other's ports.
+system() {
+	echo "== system tests"
+	local alone=() numbers
+	build SAN=1 all
+	rm -f $out/system.xml
+	if [ "$(id -u)" = 0 ] && unshare --net true 2> /dev/null; then
+		alone=(unshare --net bash -c 'ip link set lo up; exec "$@"' bash)
+	fi
+	# shellcheck disable=SC2086
+	HERMES_BUILD=$san "${alone[@]}" timeout -k 30 "${SYSTEM_SECONDS:-780}" $PYTHON -m pytest -q -p no:cacheprovider -rs \
+		--junitxml=$out/system.xml tests/system ${PYTEST:-} 2>&1 | tee $out/system.log
+	[ "${PIPESTATUS[0]}" != 124 ] || fault "system tests: over the time limit"
+	if ! numbers=$($PYTHON tests/junit.py $out/system.xml); then
+		fault "system tests: did not finish"
+		return
+	fi
+	# shellcheck disable=SC2086
+	count $(head -n 1 <<< "$numbers")
+	mapfile -t -O ${#failures[@]} failures < <(sed -n 's/^failed //p' <<< "$numbers")
+	mapfile -t -O ${#skips[@]} skips < <(sed -n 's/^skipped //p' <<< "$numbers")
+}
+
+[ $# -gt 0 ] || set -- unit fuzz system
+for part; do
+	began=$SECONDS
+	$part
+	echo "== $part: $((SECONDS - began)) s"
+done
+for line in "${skips[@]}"; do echo "SKIPPED: $line"; done
+for line in "${failures[@]}"; do echo "FAILED: $line"; done
+[ $((passed + failed)) -gt 0 ] || { echo "nothing ran"; failed=1; }
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed = 0 ]
