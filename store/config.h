@@ -20,7 +20,7 @@ struct config_pairs { struct config_pair *v; size_t n; };
 struct config_prefix { struct in6_addr address; uint8_t bits; };
 struct config_prefixes { struct config_prefix *v; size_t n; };
 
-/* "host:port", "[v6]:port", ":port" (any address), "unix:/path"; names allowed where said. */
+/* "host:port", "[v6]:port", ":port" (any address: host is ""), "unix:/path" (host NULL); names allowed where said. */
 struct config_address { char *text, *host; uint16_t port; char *unix_path; };
 
 enum config_accept { CONFIG_HTTP, CONFIG_TCP, CONFIG_SOCKS5, CONFIG_OVERLAY, CONFIG_UDP, CONFIG_TRANSPARENT };
