@@ -19,7 +19,9 @@ struct resolved {
 
 /* Servers come from resolv.conf's text and names from hosts' (FILE messages; tunnel may open neither). */
 struct resolver *resolver_new(struct event_base *base);
+/* No done() is called any more. */
 void resolver_free(struct resolver *resolver);
+/* What is under way is asked again of the new servers. */
 void resolver_set_resolv_conf(struct resolver *resolver, const char *text);
 void resolver_set_hosts(struct resolver *resolver, const char *text);
 
@@ -29,5 +31,7 @@ struct resolve_query *resolve(struct resolver *resolver, const char *host, uint3
                               struct resolved *now,
                               void (*done)(void *arg, const struct resolved *resolved, enum flow_error error), void *arg);
 void resolve_cancel(struct resolve_query *query);
+/* Why the answer that done() is being told of is a failure, for people; static text, only inside done(). */
+const char *resolve_reason(const struct resolver *resolver);
 
 #endif

@@ -1,0 +1,32 @@
+/* The texts of resolv.conf(5) and hosts(5). */
+#ifndef HERMES_TUNNEL_RESOLVE_TEXT_H
+#define HERMES_TUNNEL_RESOLVE_TEXT_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#define RESOLV_SERVERS 8
+#define HOSTS_NAMES 65536             /* entries that are read; the rest of a larger file is left */
+
+struct resolv_conf {
+	char servers[RESOLV_SERVERS][64];   /* addresses, as written */
+	unsigned n;
+	int timeout_ms, tries;
+	bool rotate;
+};
+/* Anything unknown is skipped: never fails. Search lists are not read: names of the overlay are absolute. */
+void resolv_conf_parse(const char *text, struct resolv_conf *out);
+/* As ares_set_servers_ports_csv() takes it; out: at least RESOLV_SERVERS * 68 bytes. */
+void resolv_conf_csv(const struct resolv_conf *conf, char *out, size_t size);
+
+struct hosts;
+struct hosts *hosts_parse(const char *text);
+void hosts_free(struct hosts *hosts);
+/* The i-th address of a lower-case name, or NULL. */
+const struct sockaddr_storage *hosts_find(const struct hosts *hosts, const char *name, unsigned i);
+
+/* A strict dotted quad or an IPv6 address into *out (port 0). */
+bool address_parse(const char *text, struct sockaddr_storage *out);
+
+#endif
