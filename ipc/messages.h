@@ -174,8 +174,9 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
 
 /* A batch: `records` holds encoded FLOW_RECORD messages, each preceded by its length (uint32_t, host order). */
 #define IPC_FIELDS_flow_records(F) F(U32, count) F(BYTES, records)
-/* One flow. event: "start", "end". Durations in µs, of phases: ask (decision), connect (until the next hop took it),
- * first (until its first response byte), total. result: "ok", or the Proxy-Status error token. */
+/* One flow. event: "start", "end". time: of the event, µs since 1970 (CLOCK_REALTIME). Durations in µs, of phases: ask
+ * (decision), connect (until the next hop took it), first (until its first response byte), total. result: "ok", or the
+ * Proxy-Status error token. */
 #define IPC_FIELDS_flow_record(F)                                                                                     \
 	F(STR, event) F(I64, time) F(U64, id) F(STR, listener) F(STR, carry_in) F(STR, source) F(STR, peer)           \
 	F(STR, user) F(STR, method) F(STR, protocol) F(STR, authority) F(STR, path) F(U32, status) F(STR, route)      \
