@@ -22,6 +22,8 @@ SSL *tls_connect(struct tls *tls, const struct config_cluster *cluster, const ch
 /* The node (NAME of hermes://DOMAIN/node/NAME, else a DNS name) that the verified peer certificate names, into name and domain
  * (domain "" for a DNS name). False: none. */
 bool tls_peer(SSL *ssl, char *name, size_t name_size, char *domain, size_t domain_size);
+/* The user that a program's verified certificate names: its subject's common name. False: none. */
+bool tls_user(SSL *ssl, char *name, size_t size);
 /* The reason of the last failure on ssl, for Proxy-Status and logs: the certificate's verify error or OpenSSL's. */
 const char *tls_error(SSL *ssl, char *out, size_t size);
 

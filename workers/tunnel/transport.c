@@ -497,8 +497,8 @@ void transport_pause(struct transport *t, bool pause)
 	if (t->paused == pause)
 		return;
 	t->paused = pause;
-	if (!pause && (t->readable || t->unread.head))
-		mark_dirty(t);
+	if (!pause && t->busy == 0 && (t->readable || t->unread.head))
+		mark_later(t);
 }
 
 void transport_unread(struct transport *t, struct chunks *chunks)
@@ -558,7 +558,7 @@ static void transport_run(struct transport *t)
 	if (t->state == LINGERING)
 		linger_step(t);
 	/* More waits in the socket: others have their turn first. */
-	if (t->state != DEAD && t->readable && !t->read_ended && (!t->paused || t->state == LINGERING) &&
+	if (t->state != DEAD && (t->readable || t->unread.head) && !t->read_ended && (!t->paused || t->state == LINGERING) &&
 	    t->state != CONNECTING && !t->broken_due && !t->starved)
 		mark_later(t);
 	t->busy--;

@@ -35,6 +35,9 @@ struct tunnel {
 	struct records *records;      /* access records on their way to telemetry */
 	struct auth *auth;            /* users: proof of passwords */
 	struct ipc_channel *policy, *router, *telemetry;   /* NULL while absent */
+	struct flow *flows;           /* all that live */
+	unsigned n_flows;
+	uint64_t flow_id;
 	bool draining;
 };
 

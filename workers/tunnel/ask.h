@@ -1,0 +1,38 @@
+/* Decisions: asked of policy and router once, kept in a cache by just those fields that the configuration can examine. */
+#ifndef HERMES_TUNNEL_ASK_H
+#define HERMES_TUNNEL_ASK_H
+
+#include "workers/tunnel/flow.h"
+#include "workers/tunnel/tunnel.h"
+
+/* Counted; read-only. status 0: go to cluster. */
+struct decision {
+	unsigned refs;
+	unsigned status;
+	char *error, *detail, *route, *cluster;
+	struct config_pairs add_headers;
+	struct config_strs remove_headers, policies;
+	struct config_retry retry;
+	struct config_timeout timeout;
+	bool move;
+	struct stats_set *route_stats, *cluster_stats;
+};
+void decision_unref(struct decision *decision);
+
+struct ask;
+struct ask_query;
+
+struct ask *ask_new(struct tunnel *tunnel);
+void ask_free(struct ask *ask);
+/* The generation in force changed: what is cached is forgotten, what is open is asked again. */
+void ask_commit(struct ask *ask);
+/* From router's channel. */
+void ask_answered(struct ask *ask, const struct ipc_decision *message);
+
+/* A cached decision is returned at once (a reference of the caller's). Otherwise NULL, and done(arg, decision, or NULL when
+ * nobody answered in time) is called later, never inside the call; *query can be cancelled until then. */
+struct decision *ask_decision(struct ask *ask, const struct origin *origin, const char *user, const struct head *request,
+                              struct ask_query **query, void (*done)(void *arg, struct decision *decision), void *arg);
+void ask_cancel(struct ask_query *query);
+
+#endif

@@ -1,0 +1,349 @@
+/* The first half of a flow's life: who asks, whether and where it may go, the way out, and another try. */
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "workers/tunnel/fields.h"
+#include "workers/tunnel/flow_internal.h"
+#include "workers/tunnel/generation.h"
+
+#define BACKOFF_US 25000u         /* before the first retry; doubles, with jitter */
+#define FREE_RETRIES 2u           /* of what is safe to try again without being asked: a pooled connection that had just died */
+
+/* --- who ------------------------------------------------------------------------------------------------------------- */
+
+static const char *added_user(const struct config_listener *listener)
+{
+	for (size_t i = 0; i < listener->add_headers.n; i++)
+		if (strcmp(listener->add_headers.v[i].name, "user") == 0)
+			return listener->add_headers.v[i].value;
+	return NULL;
+}
+
+static bool may_speak_for(const struct config_peer *rule, const char *user)
+{
+	if (!rule || rule->any_user || rule->users.n == 0)
+		return true;
+	for (size_t i = 0; i < rule->users.n; i++)
+		if (strcmp(rule->users.v[i], user) == 0)
+			return true;
+	return false;
+}
+
+static void set_user(struct flow *flow, const char *user)
+{
+	free(flow->user);
+	flow->user = user ? strdup(user) : NULL;
+}
+
+static void decide(struct flow *flow);
+
+/* The user is known: what the listener and the identity add goes into the head, and the question is asked. */
+static void identified(struct flow *flow)
+{
+	const struct config_listener *listener = flow->origin->listener->config;
+	if (listener->require_user && !flow->user)
+		return flow_answer(flow, 407, FLOW_DENIED, "this listener asks who you are");
+	fields_apply(flow->request, &listener->add_headers, &listener->remove_headers);
+	if (flow->user)
+		head_set(flow->request, "user", flow->user);
+	decide(flow);
+}
+
+static void on_proved(void *arg, bool ok)
+{
+	struct flow *flow = arg;
+	flow_enter(flow);
+	flow->auth = NULL;
+	if (ok)
+		identified(flow);
+	else
+		flow_answer(flow, 407, FLOW_DENIED, "wrong user name or password");
+	flow_leave(flow);
+}
+
+/* Proxy-Authorization at a listener for programs (RFC 9110 11.7.1). True: it is being proved, or was refused. */
+static bool prove(struct flow *flow, const char *credentials)
+{
+	char name[256], password[256];
+	bool ok = false;
+	if (auth_basic(credentials, name, sizeof(name), password, sizeof(password)) < 0) {
+		flow_answer(flow, 407, FLOW_DENIED, "Proxy-Authorization is not Basic");
+		return true;
+	}
+	set_user(flow, name);
+	flow_set_state(flow, FLOW_STATE_PROVING);
+	flow->auth = auth_check(flow->tunnel->auth, name, password, &ok, on_proved, flow);
+	explicit_bzero(password, sizeof(password));
+	if (!flow->auth && !ok) {
+		flow_answer(flow, 407, FLOW_DENIED, "wrong user name or password");
+		return true;
+	}
+	return flow->auth != NULL;
+}
+
+void flow_begin(struct flow *flow)
+{
+	const struct config *config = flow->generation->config;
+	const struct config_listener *listener = flow->origin->listener->config;
+	const struct config_peer *rule = flow->origin->peer_rule;
+	char *credentials = NULL;
+	if (listener->accept == CONFIG_HTTP && config->n_users > 0 && head_get(flow->request, "proxy-authorization"))
+		credentials = strdup(head_get(flow->request, "proxy-authorization"));
+	fields_clean_request(flow->request, config, listener, rule);
+	bool own;
+	if (fields_hops(flow->request, config, &own) >= config->max_hops) {
+		flow_answer(flow, 508, FLOW_LOOP, "too many hops");
+	} else if (listener->accept == CONFIG_OVERLAY) {
+		const char *user = head_get(flow->request, "user");
+		set_user(flow, user);
+		if (user && !may_speak_for(rule, user))
+			flow_answer(flow, 403, FLOW_DENIED, "this node may not speak for the user");
+		else
+			identified(flow);
+	} else if (flow->origin->proven_user) {
+		set_user(flow, flow->origin->proven_user);
+		identified(flow);
+	} else if (!credentials || !prove(flow, credentials)) {
+		if (!credentials)
+			set_user(flow, added_user(listener));
+		identified(flow);
+	}
+	if (credentials)
+		explicit_bzero(credentials, strlen(credentials));
+	free(credentials);
+}
+
+/* --- where ----------------------------------------------------------------------------------------------------------- */
+
+static enum flow_error error_of(const char *token)
+{
+	for (int e = FLOW_NONE + 1; token && e < FLOW_ERROR_COUNT; e++)
+		if (strcmp(fields_error_token((enum flow_error)e), token) == 0)
+			return (enum flow_error)e;
+	return FLOW_DENIED;
+}
+
+static void take_decision(struct flow *flow, struct decision *decision)
+{
+	flow->query = NULL;
+	flow->decision = decision;
+	flow->decided = now_us();
+	if (!decision)
+		return flow_answer(flow, 503, FLOW_INTERNAL, "nobody decided in time");
+	if (decision->status)
+		return flow_answer(flow, decision->status, error_of(decision->error), decision->detail);
+	if (decision->route_stats)
+		stats_add(decision->route_stats, STATS_ROUTE_FLOWS, 1);
+	if (!decision->cluster_stats)
+		return flow_answer(flow, 503, FLOW_INTERNAL, "the decision names no cluster");
+	stats_add(decision->cluster_stats, STATS_CLUSTER_FLOWS, 1);
+	stats_add(decision->cluster_stats, STATS_CLUSTER_FLOWS_OPEN, 1);
+	fields_apply(flow->request, &decision->add_headers, &decision->remove_headers);
+	fields_forward(flow->request, flow->generation->config, flow->origin->carry,
+	               flow->origin->listener->config->accept != CONFIG_OVERLAY, flow->origin->source_text,
+	               flow->origin->source_port);
+	flow_attempt(flow);
+}
+
+static void on_decided(void *arg, struct decision *decision)
+{
+	struct flow *flow = arg;
+	flow_enter(flow);
+	take_decision(flow, decision);
+	flow_leave(flow);
+}
+
+static void decide(struct flow *flow)
+{
+	flow_set_state(flow, FLOW_STATE_ASKING);
+	flow->asked = now_us();
+	struct decision *decision = ask_decision(flow->tunnel->ask, flow->origin, flow->user, flow->request, &flow->query,
+	                                         on_decided, flow);
+	if (decision)
+		take_decision(flow, decision);
+}
+
+/* --- the way out ----------------------------------------------------------------------------------------------------- */
+
+static const char *hash_key(struct flow *flow)
+{
+	const struct config_cluster *cluster = config_cluster(flow->generation->config, flow->decision->cluster);
+	if (!cluster || cluster->balance != CONFIG_HASH)
+		return NULL;
+	const char *value = cluster->hash_header ? head_get(flow->request, cluster->hash_header) : NULL;
+	return value ? value : flow->origin->source_text;
+}
+
+void flow_attempt(struct flow *flow)
+{
+	const struct decision *decision = flow->decision;
+	struct cluster_request request = {
+		.flow = flow, .cluster = decision->cluster, .target = flow->request->authority, .scheme = flow->request->scheme,
+		.tunnel = flow->connect && !flow->request->protocol, .hash_key = hash_key(flow),
+		.tried = flow->attempts, .tried_endpoints = flow->tried_endpoints};
+	flow_set_state(flow, FLOW_STATE_OPENING);
+	flow->opening = now_us();
+	flow->attempts++;
+	flow->try_deadline = decision->retry.per_try_timeout ?
+	                     flow->opening + (uint64_t)decision->retry.per_try_timeout * 1000 : 0;
+	flow_arm(flow);
+	flow->attempt = cluster_open(flow->tunnel->clusters, &request);
+}
+
+void flow_opened(struct flow *flow, struct leg *leg)
+{
+	flow_enter(flow);
+	flow->attempt = NULL;
+	flow->out = leg;
+	flow->opened = now_us();
+	cluster_used(flow->tunnel->clusters, &flow->used);
+	if (flow->used.number >= 0 && flow->used.number < 64)
+		flow->tried_endpoints |= 1ull << flow->used.number;
+	flow_set_state(flow, FLOW_STATE_WAITING);
+	flow->out_ready = true;
+	bool end = flow->request_end_first && !flow->connect;
+	flow->up.finished = end;
+	leg->ops->head(leg, flow->request, end);
+	if (flow->state != FLOW_STATE_ENDED && flow->out)
+		flow_pump(flow, true);
+	flow_leave(flow);
+}
+
+void flow_open_failed(struct flow *flow, enum flow_error error, const char *detail)
+{
+	flow_enter(flow);
+	flow->attempt = NULL;
+	flow_fail(flow, error, detail);
+	flow_leave(flow);
+}
+
+/* --- another try ----------------------------------------------------------------------------------------------------- */
+
+static unsigned class_of(enum flow_error error, unsigned status)
+{
+	static const unsigned classes[] = {
+#define E(ID, s, token, retry, metric) [FLOW_##ID] = retry,
+		FLOW_ERRORS(E)
+#undef E
+	};
+	if (error == FLOW_NONE)
+		return status >= 502 && status <= 504 ? CONFIG_RETRY_GATEWAY : 0;
+	return classes[error];
+}
+
+static bool idempotent(const struct flow *flow)
+{
+	static const char *const methods[] = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"};   /* RFC 9110 9.2.2 */
+	for (size_t i = 0; i < sizeof(methods) / sizeof(methods[0]); i++)
+		if (strcmp(flow->method, methods[i]) == 0)
+			return true;
+	return false;
+}
+
+/* Not counted as an attempt: the next hop never looked at it, or a pooled connection turned out dead. */
+static bool free_retry(struct flow *flow, enum flow_error error)
+{
+	if (flow->free_retries >= FREE_RETRIES)
+		return false;
+	bool safe = error == FLOW_REFUSED_STREAM ||
+	            (error == FLOW_TERMINATED && flow->used.reused && (idempotent(flow) || flow->connect));
+	flow->free_retries += safe;
+	return safe;
+}
+
+static uint64_t backoff(const struct flow *flow)
+{
+	unsigned shift = flow->attempts > 6 ? 6 : flow->attempts - 1;
+	uint64_t base = (uint64_t)BACKOFF_US << shift;
+	return base / 2 + (now_us() * 2654435761u >> 7) % base;
+}
+
+bool flow_retry(struct flow *flow, enum flow_error error, unsigned status)
+{
+	unsigned class = class_of(error, status);
+	if (!class || !flow->decision || flow->head_sent || !flow->replayable || !flow->request)
+		return false;
+	bool at_once = free_retry(flow, error);
+	if (!at_once && (!(flow->decision->retry.on & class) || flow->attempts >= flow->decision->retry.attempts))
+		return false;
+	if (status || error == FLOW_TERMINATED || error == FLOW_RESPONSE_TIMEOUT)
+		cluster_report(flow->tunnel->clusters, flow->decision->cluster, flow->used.number, false);
+	stats_add(flow->decision->cluster_stats, STATS_CLUSTER_RETRIES, 1);
+	if (flow->out)
+		flow->out->ops->close(flow->out, FLOW_CANCELLED);
+	flow->out = NULL;
+	flow->out_ready = false;
+	flow->up.finished = false;
+	/* Everything again, from the first byte; what was credited before is not credited twice (side.untaken). */
+	chunks_clear(&flow->up.held);
+	chunks_share(&flow->up.held, &flow->replay);
+	struct side *down = &flow->down;
+	chunks_clear(&down->held);
+	*down = (struct side){0};
+	flow_set_state(flow, FLOW_STATE_BACKING_OFF);
+	flow->attempts -= at_once;
+	flow->resume_at = now_us() + (at_once ? 0 : backoff(flow));
+	flow->try_deadline = 0;
+	flow_arm(flow);
+	return true;
+}
+
+/* --- time ------------------------------------------------------------------------------------------------------------ */
+
+static uint64_t earliest(uint64_t a, uint64_t b)
+{
+	return !a ? b : !b ? a : a < b ? a : b;
+}
+
+static uint64_t request_deadline(const struct flow *flow)
+{
+	uint32_t ms = flow->decision ? flow->decision->timeout.request : 0;
+	return ms && !flow->tunnel_open ? flow->began + (uint64_t)ms * 1000 : 0;
+}
+
+static uint64_t idle_deadline(const struct flow *flow)
+{
+	uint32_t ms = flow->decision ? flow->decision->timeout.idle : 0;
+	return ms ? flow->last + (uint64_t)ms * 1000 : 0;
+}
+
+void flow_arm(struct flow *flow)
+{
+	uint64_t at = earliest(earliest(flow->head_sent ? 0 : flow->try_deadline, flow->resume_at),
+	                       earliest(request_deadline(flow), idle_deadline(flow)));
+	if (!at)
+		return;
+	uint64_t now = now_us(), wait = at > now ? at - now : 0;
+	struct timeval delay = {.tv_sec = (time_t)(wait / 1000000), .tv_usec = (suseconds_t)(wait % 1000000)};
+	event_add(&flow->timer, &delay);
+}
+
+static bool passed(uint64_t deadline, uint64_t now)
+{
+	return deadline && now >= deadline;
+}
+
+void flow_on_timer(evutil_socket_t fd, short what, void *arg)
+{
+	struct flow *flow = arg;
+	uint64_t now = now_us();
+	(void)fd, (void)what;
+	flow_enter(flow);
+	if (passed(flow->resume_at, now)) {
+		flow->resume_at = 0;
+		flow_attempt(flow);
+	} else if (!flow->head_sent && passed(flow->try_deadline, now)) {
+		flow->try_deadline = 0;
+		flow_fail(flow, FLOW_RESPONSE_TIMEOUT, "no response within per_try_timeout");
+	} else if (passed(request_deadline(flow), now)) {
+		flow->replayable = false;
+		flow_fail(flow, FLOW_RESPONSE_TIMEOUT, "not done within the request timeout");
+	} else if (passed(idle_deadline(flow), now)) {
+		flow->replayable = false;
+		flow_fail(flow, flow->head_sent ? FLOW_READ_TIMEOUT : FLOW_RESPONSE_TIMEOUT, "nothing moved within the idle timeout");
+	} else {
+		flow_arm(flow);
+	}
+	flow_leave(flow);
+}

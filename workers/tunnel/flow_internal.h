@@ -1,0 +1,92 @@
+/* What the files of a flow share: flow.c (moving heads and bytes), flow_begin.c (identity, decision, way out, retries),
+ * flow_end.c (errors, the record), flow_json.c (what an operator sees). */
+#ifndef HERMES_TUNNEL_FLOW_INTERNAL_H
+#define HERMES_TUNNEL_FLOW_INTERNAL_H
+
+#include <event2/event.h>
+#include <event2/event_struct.h>
+
+#include "workers/tunnel/ask.h"
+#include "workers/tunnel/auth.h"
+#include "workers/tunnel/cluster.h"
+#include "workers/tunnel/flow.h"
+#include "workers/tunnel/listener.h"
+
+#define FLOW_STATES(S) S(BEGINNING) S(PROVING) S(ASKING) S(OPENING) S(WAITING) S(STREAMING) S(BACKING_OFF) S(ENDED)
+enum flow_state {
+#define S(ID) FLOW_STATE_##ID,
+	FLOW_STATES(S)
+#undef S
+};
+
+/* One direction. */
+struct side {
+	struct chunks held;           /* received, refused by the far leg or waiting for it */
+	size_t untaken;               /* received, not yet credited to the near leg */
+	struct head *trailers;
+	uint64_t bytes;
+	bool ended;                   /* the near leg said so */
+	bool finished;                /* the far leg was told so */
+};
+
+struct flow {
+	struct flow *prev, *next;     /* of the worker */
+	uint64_t id;
+	struct tunnel *tunnel;
+	struct generation *generation;
+	const struct origin *origin;
+	struct leg *in, *out;
+	enum flow_state state;
+	unsigned busy;                /* calls under way: memory stays */
+	struct side up, down;         /* request and response direction */
+	struct head *request;         /* until the response's head is there */
+	char *user;
+	struct auth_query *auth;
+	struct ask_query *query;
+	struct decision *decision;
+	struct attempt *attempt;
+	struct endpoint_used used;
+	uint64_t tried_endpoints;
+	unsigned attempts, free_retries;
+	struct chunks replay;         /* the request's body so far, while it may have to be sent again */
+	bool replayable;
+	bool request_end_first;       /* the request has no body */
+	bool connect;                 /* a tunnel once it is open */
+	bool tunnel_open;
+	bool head_sent;               /* the final response head went to the in leg */
+	bool out_ready;               /* the out leg has the request's head */
+	/* For the record; outlive the request's head. */
+	char *method, *protocol, *authority, *path;
+	struct event timer;
+	uint64_t began_wall, began, asked, decided, opening, opened, first, last;   /* µs */
+	uint64_t try_deadline, resume_at;
+	unsigned status;
+	enum flow_error error;
+	char detail[160];
+};
+
+const char *flow_state_name(enum flow_state state);
+void flow_set_state(struct flow *flow, enum flow_state state);
+/* Brackets around everything that may end the flow: leave frees it when it has ended. */
+void flow_enter(struct flow *flow);
+void flow_leave(struct flow *flow);
+/* Moves what is held towards the far leg, and the end behind it. May end the flow. */
+void flow_pump(struct flow *flow, bool up);
+
+/* flow_begin.c */
+void flow_begin(struct flow *flow);
+void flow_attempt(struct flow *flow);
+/* Another attempt if the decision and what was sent so far allow one; false: no. */
+bool flow_retry(struct flow *flow, enum flow_error error, unsigned status);
+void flow_arm(struct flow *flow);
+void flow_on_timer(evutil_socket_t fd, short what, void *arg);
+
+/* flow_end.c */
+/* It goes no further: retries, or answers with the error while no response head was sent, else breaks the in leg. */
+void flow_fail(struct flow *flow, enum flow_error error, const char *detail);
+/* Answers by ourselves with this status. */
+void flow_answer(struct flow *flow, unsigned status, enum flow_error error, const char *detail);
+/* Closes both legs and writes the record; memory goes with the last flow_leave(). */
+void flow_end(struct flow *flow, enum flow_error in, enum flow_error out);
+
+#endif

@@ -1,0 +1,226 @@
+#include "workers/tunnel/h2_request.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+/* --- in -------------------------------------------------------------------------------------------------------------- */
+
+static void join_cookies(struct head *head)
+{
+	unsigned n = 0;
+	size_t length = 0;
+	for (unsigned i = 0; i < head->n; i++)
+		if (strcmp(head->fields[i].name, "cookie") == 0)
+			n++, length += head->fields[i].value_length + 2;
+	if (n < 2)
+		return;
+	char *all = malloc(length + 1);
+	if (!all)
+		abort();
+	char *end = all;
+	for (unsigned i = 0; i < head->n; i++)
+		if (strcmp(head->fields[i].name, "cookie") == 0)
+			end += sprintf(end, "%s%s", end == all ? "" : "; ", head->fields[i].value);
+	head_set(head, "cookie", all);
+	free(all);
+}
+
+static int take_content_length(struct head *head)
+{
+	const char *value = head_get(head, "content-length");
+	head->content_length = -1;
+	if (!value)
+		return 0;
+	char *end;
+	errno = 0;
+	long long n = strtoll(value, &end, 10);
+	if (!isdigit((unsigned char)value[0]) || *end || errno)
+		return -1;
+	head->content_length = n;
+	return 0;
+}
+
+static bool has_port(const char *authority)
+{
+	const char *colon = strrchr(authority, ':');
+	if (!colon || colon == authority || strchr(colon, ']'))
+		return false;
+	long port = 0;
+	for (const char *p = colon + 1; *p; p++) {
+		if (!isdigit((unsigned char)*p) || (port = port * 10 + (*p - '0')) > 65535)
+			return false;
+	}
+	return port > 0;
+}
+
+static bool clean_authority(const char *authority)
+{
+	if (!*authority)
+		return false;
+	for (const char *p = authority; *p; p++)
+		if (!isalnum((unsigned char)*p) && !strchr("-._~!$&'()*+,;=:[]%", *p))
+			return false;
+	return true;
+}
+
+static const char *lower(struct head *head, const char *text)
+{
+	char *copy = (char *)head_string(head, text, -1);
+	for (char *p = copy; *p; p++)
+		*p = (char)tolower((unsigned char)*p);
+	return copy;
+}
+
+static const char *check(struct head *head)
+{
+	const char *host = head_get(head, "host");
+	if (host && head->authority && strcasecmp(host, head->authority) != 0)
+		return "Host differs from :authority";
+	if (!head->authority)
+		head->authority = host;
+	if (!head->authority || !clean_authority(head->authority))
+		return ":authority is missing or malformed";
+	head->authority = lower(head, head->authority);
+	head_remove(head, "host");
+	bool connect = strcmp(head->method, "CONNECT") == 0;
+	if (head->protocol && !connect)
+		return ":protocol is for CONNECT only";
+	if (connect && !head->protocol)
+		return head->path || head->scheme ? "CONNECT carries neither :path nor :scheme" :
+		       has_port(head->authority) ? NULL : "CONNECT needs host:port, port 1 to 65535";
+	if (!head->scheme || (strcmp(head->scheme, "http") != 0 && strcmp(head->scheme, "https") != 0))
+		return ":scheme is neither http nor https";
+	if (!head->path || (head->path[0] != '/' && !(head->path[0] == '*' && !head->path[1])))
+		return ":path does not begin with a slash";
+	return take_content_length(head) < 0 ? "Content-Length is not a number" : NULL;
+}
+
+void h2_request_check(struct head *head, struct h2_refusal *refusal)
+{
+	head->content_length = -1;
+	if (!head->method)
+		*refusal = (struct h2_refusal){400, ":method is missing"};
+	else if ((refusal->detail = check(head)))
+		refusal->status = 400;
+	else
+		join_cookies(head);
+	if (!refusal->status && head_is_connect(head))
+		head_remove(head, "content-length");
+}
+
+void h2_response_fields(struct head *head)
+{
+	take_content_length(head);
+	join_cookies(head);
+}
+
+struct head *h2_refusal_head(const struct listener *listener, const char *node, const struct h2_refusal *refusal)
+{
+	char text[320];
+	(void)listener;
+	struct head *head = head_new();
+	head->status = refusal->status;
+	snprintf(text, sizeof(text), "%s; error=http_request_error; details=\"%s\"", node, refusal->detail);
+	head_add(head, "proxy-status", text);
+	head_add(head, "content-length", "0");
+	return head;
+}
+
+/* --- out ------------------------------------------------------------------------------------------------------------- */
+
+struct block {
+	nghttp2_nv *nv;
+	size_t n;
+};
+
+/* One growing array for all: a header block is submitted (and copied by nghttp2) before the next is begun. */
+static struct block block_begin(const struct head *head)
+{
+	static nghttp2_nv *nv;
+	static size_t room;
+	size_t want = head->n + 8;
+	if (want > room) {
+		nv = realloc(nv, want * sizeof(*nv));
+		if (!nv)
+			abort();
+		room = want;
+	}
+	return (struct block){.nv = nv};
+}
+
+static void block_add(struct block *block, const char *name, size_t name_length, const char *value, size_t length)
+{
+	block->nv[block->n++] = (nghttp2_nv){.name = (uint8_t *)name, .namelen = name_length, .value = (uint8_t *)value,
+	                                     .valuelen = length};
+}
+
+static void block_pseudo(struct block *block, const char *name, const char *value)
+{
+	if (value)
+		block_add(block, name, strlen(name), value, strlen(value));
+}
+
+static void block_fields(struct block *block, const struct head *head, bool no_length)
+{
+	for (unsigned i = 0; i < head->n; i++) {
+		const struct field *f = &head->fields[i];
+		if (no_length && strcmp(f->name, "content-length") == 0)
+			continue;
+		block_add(block, f->name, f->name_length, f->value, f->value_length);
+	}
+}
+
+int h2_submit_request(struct h2_stream *stream, const struct head *head, bool end)
+{
+	struct block block = block_begin(head);
+	bool classic = stream->connect && !head->protocol;
+	block_pseudo(&block, ":method", head->method);
+	block_pseudo(&block, ":protocol", head->protocol);
+	block_pseudo(&block, ":scheme", classic ? NULL : head->scheme);
+	block_pseudo(&block, ":authority", head->authority);
+	block_pseudo(&block, ":path", classic ? NULL : head->path);
+	block_fields(&block, head, stream->connect);
+	nghttp2_data_provider provider = h2_stream_provider(stream);
+	stream->out_end |= end;
+	int32_t id = nghttp2_submit_request(stream->h2->session, NULL, block.nv, block.n, end ? NULL : &provider, stream);
+	if (id > 0)
+		stream->id = id;
+	return id;
+}
+
+static void block_status(struct block *block, char text[4], unsigned status)
+{
+	snprintf(text, 4, "%u", status % 1000);
+	block_add(block, ":status", 7, text, 3);
+}
+
+void h2_submit_response(struct h2_stream *stream, const struct head *head, bool end, bool connected)
+{
+	char status[4];
+	struct block block = block_begin(head);
+	block_status(&block, status, head->status);
+	block_fields(&block, head, connected);
+	nghttp2_data_provider provider = h2_stream_provider(stream);
+	stream->out_end |= end;
+	nghttp2_submit_response(stream->h2->session, stream->id, block.nv, block.n, end ? NULL : &provider);
+}
+
+void h2_submit_informational(nghttp2_session *session, int32_t id, const struct head *head)
+{
+	char status[4];
+	struct block block = block_begin(head);
+	block_status(&block, status, head->status);
+	block_fields(&block, head, true);
+	nghttp2_submit_headers(session, NGHTTP2_FLAG_NONE, id, NULL, block.nv, block.n, NULL);
+}
+
+void h2_submit_trailers(nghttp2_session *session, int32_t id, const struct head *trailers)
+{
+	struct block block = block_begin(trailers);
+	block_fields(&block, trailers, true);
+	nghttp2_submit_trailer(session, id, block.nv, block.n);
+}
