@@ -128,8 +128,11 @@ static enum verdict ask_authorizer(struct pass *p, const struct config_policy *p
 	return UNKNOWN;
 }
 
+/* The default; a policy that is nothing but an authorizer has none. */
 static enum verdict ask_default(struct pass *p, const struct config_policy *policy)
 {
+	if (!policy->n_rules && policy->authorizer.address)
+		return ALLOW;
 	if (policy->default_allow) {
 		trace_add(p->trace, "policy %s: no rule matches: allowed (default allow)", policy->name);
 		return ALLOW;
@@ -143,8 +146,8 @@ static enum verdict ask_policy(struct pass *p, const struct config_policy *polic
 	enum verdict v = ask_rules(p, policy);
 
 	if (v == UNKNOWN)
-		v = policy->authorizer.address ? ask_authorizer(p, policy) : ask_default(p, policy);
-	return v;
+		v = ask_default(p, policy);
+	return v == ALLOW && policy->authorizer.address ? ask_authorizer(p, policy) : v;
 }
 
 enum assess_step assess(const struct config *config, const struct match_input *input,

@@ -2,8 +2,9 @@
  * external authorizers answered so far.
  *
  * Every policy whose match holds is asked, in the document's order; one deny is enough. In a policy the first rule that
- * matches decides; where none does, its authorizer, and where it has none, its default. A request that no policy governs
- * is allowed: the routes decide. Policies do not see what others add, so that their order never changes a verdict; the
+ * matches decides; where none does, its default. An authorizer is asked about what these allow, and can only take away;
+ * a policy with an authorizer and no rules leaves everything to it. A request that no policy governs is allowed: the
+ * routes decide. Policies do not see what others add, so that their order never changes a verdict; the
  * headers added are for the routes and for the next hop. Of two policies that add the same name the later one wins. */
 #ifndef HERMES_POLICY_ASSESS_H
 #define HERMES_POLICY_ASSESS_H
