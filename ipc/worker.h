@@ -40,7 +40,8 @@ struct event_base *worker_base(struct worker *worker);
 struct ipc_channel *worker_supervisor(struct worker *worker);
 struct stats *worker_stats(struct worker *worker);
 unsigned worker_index(const struct worker *worker);
-/* Enters the sandbox of its role (ipc/sandbox.h), sends READY, runs the loop. Returns the exit status. */
+/* Enters the sandbox of its role (ipc/sandbox.h), sends READY, runs the loop. Returns the exit status. The worker, its base
+ * and its counters stay until the process ends, so that a role may free in peace what hangs on them. */
 int worker_run(struct worker *worker);
 void worker_exit(struct worker *worker);
 
