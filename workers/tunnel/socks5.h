@@ -1,0 +1,48 @@
+/* The server's side of SOCKS 5 (RFC 1928) with user names and passwords (RFC 1929), up to where bytes follow. Pure: bytes
+ * in, bytes to be answered out. Names are not looked up here: the overlay does that. */
+#ifndef HERMES_TUNNEL_SOCKS5_H
+#define HERMES_TUNNEL_SOCKS5_H
+
+#include "workers/tunnel/head.h"
+
+enum socks5_event {
+	SOCKS5_MORE,                  /* needs more bytes; all given ones are used */
+	SOCKS5_AUTH,                  /* name and password came: prove them, then socks5_proved() */
+	SOCKS5_CONNECT,               /* authority is known; answer with socks5_reply() when the way is open or is not */
+	SOCKS5_REFUSED                /* send what is in out, then close */
+};
+
+/* RFC 1928 6 */
+enum socks5_code {
+	SOCKS5_OK = 0, SOCKS5_FAILURE = 1, SOCKS5_NOT_ALLOWED = 2, SOCKS5_NETWORK = 3, SOCKS5_HOST = 4, SOCKS5_CONNECTION = 5,
+	SOCKS5_TTL = 6, SOCKS5_COMMAND = 7, SOCKS5_ADDRESS = 8
+};
+
+#define SOCKS5_REPLY 10u
+
+struct socks5 {
+	/* results */
+	char name[256], password[256];
+	char authority[272];          /* host:port in lower case, IPv6 in brackets */
+	const char *why;              /* REFUSED: for logs, static */
+	uint8_t out[SOCKS5_REPLY + 2];
+	size_t out_length;            /* to be sent after each call */
+	/* inside */
+	int state;                    /* enum of socks5.c */
+	bool passwords, required;
+	uint8_t buffer[520];          /* the message under way; the longest has 513 bytes */
+	size_t length;
+};
+
+/* passwords: there are users to be proved. required: nobody passes without. */
+void socks5_init(struct socks5 *socks, bool passwords, bool required);
+/* Returns as soon as there is something to tell; *used says how far. Not after REFUSED or CONNECT. */
+enum socks5_event socks5_feed(struct socks5 *socks, const uint8_t *data, size_t length, size_t *used);
+/* After AUTH. Returns MORE or REFUSED; the password is wiped. */
+enum socks5_event socks5_proved(struct socks5 *socks, bool ok);
+/* A reply with an unspecified bound address into to; returns its length. */
+size_t socks5_reply(uint8_t to[SOCKS5_REPLY], enum socks5_code code);
+/* What a flow's answer to CONNECT means in SOCKS, by its status and the error in its Proxy-Status. */
+enum socks5_code socks5_code(const struct head *response);
+
+#endif
