@@ -1,0 +1,254 @@
+#include "workers/tunnel/listener.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "ipc/log.h"
+#include "workers/tunnel/connection.h"
+#include "workers/tunnel/generation.h"
+#include "workers/tunnel/listener_internal.h"
+
+#define BACKLOG 4096
+#define ACCEPTS 64                /* per wake-up, so that accepting does not starve what was accepted */
+#define PAUSE_US 100000           /* when out of descriptors */
+
+/* A socket that came for a generation which is not in force yet. */
+struct pending {
+	struct pending *next;
+	uint64_t generation;
+	char *name;
+	int fd;
+};
+
+struct listeners {
+	struct tunnel *tunnel;
+	struct bound *bound;
+	struct pending *pending;
+	bool draining;
+};
+
+/* --- one listener ---------------------------------------------------------------------------------------------------- */
+
+static void bound_release(struct bound *b)
+{
+	if (b->refs > 0 || b->event)
+		return;
+	generation_unref(b->generation);
+	free((char *)b->base.name);
+	free(b);
+}
+
+void bound_unref(struct bound *b)
+{
+	b->refs--;
+	bound_release(b);
+}
+
+static void bound_close(struct bound *b)
+{
+	if (b->event)
+		event_free(b->event);
+	b->event = NULL;
+	if (b->fd >= 0)
+		close(b->fd);
+	b->fd = -1;
+}
+
+static void pause_accepting(struct bound *b)
+{
+	struct timeval delay = {.tv_usec = PAUSE_US};
+	log_warn("cannot accept", "listener=%s error=%s", b->base.name, log_value(strerror(errno)));
+	event_del(b->event);
+	event_base_once(event_get_base(b->event), -1, EV_TIMEOUT, bound_resume, b, &delay);
+	b->refs++;   /* the timer's */
+}
+
+void bound_resume(evutil_socket_t fd, short what, void *arg)
+{
+	struct bound *b = arg;
+	(void)fd, (void)what;
+	if (b->event)
+		event_add(b->event, NULL);
+	bound_unref(b);
+}
+
+static void on_accept(evutil_socket_t fd, short what, void *arg)
+{
+	struct bound *b = arg;
+	(void)what;
+	for (int i = 0; i < ACCEPTS && b->event; i++) {
+		struct sockaddr_storage source;
+		socklen_t length = sizeof(source);
+		memset(&source, 0, sizeof(source));
+		int client = accept4(fd, (struct sockaddr *)&source, &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+		if (client >= 0) {
+			connection_accept(b, client, &source);
+			continue;
+		}
+		if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+			pause_accepting(b);
+		if (errno != EINTR && errno != ECONNABORTED)
+			return;
+	}
+}
+
+static struct bound *find(struct listeners *ls, const char *name)
+{
+	for (struct bound *b = ls->bound; b; b = b->next)
+		if (strcmp(b->base.name, name) == 0)
+			return b;
+	return NULL;
+}
+
+static struct bound *bound_new(struct listeners *ls, const char *name)
+{
+	struct bound *b = calloc(1, sizeof(*b));
+	if (!b)
+		abort();
+	*b = (struct bound){.tunnel = ls->tunnel, .fd = -1, .next = ls->bound};
+	b->base.name = strdup(name);
+	b->base.stats = stats_set(ls->tunnel->stats, STATS_LISTENER, name);
+	ls->bound = b;
+	return b;
+}
+
+/* The listener takes the settings of the generation in force, and the socket where a new one came. */
+static void bound_use(struct bound *b, const struct config_listener *config, int fd)
+{
+	generation_unref(b->generation);
+	b->generation = generation_ref(b->tunnel->current);
+	b->base.config = config;
+	if (fd < 0)
+		return;
+	bound_close(b);
+	b->fd = fd;
+	if (listen(fd, BACKLOG) < 0) {
+		log_error("cannot listen", "listener=%s error=%s", b->base.name, log_value(strerror(errno)));
+		return;
+	}
+	b->event = event_new(b->tunnel->base, fd, EV_READ | EV_PERSIST, on_accept, b);
+	if (!b->event || event_add(b->event, NULL) < 0)
+		abort();
+	log_debug("listening", "listener=%s address=%s", b->base.name, config->address.text);
+}
+
+/* --- all of them ----------------------------------------------------------------------------------------------------- */
+
+struct listeners *listeners_new(struct tunnel *tunnel)
+{
+	struct listeners *ls = calloc(1, sizeof(*ls));
+	if (!ls)
+		abort();
+	ls->tunnel = tunnel;
+	return ls;
+}
+
+void listeners_add(struct listeners *ls, uint64_t generation, const char *name, int fd)
+{
+	struct pending *p = calloc(1, sizeof(*p));
+	if (!p)
+		abort();
+	*p = (struct pending){.next = ls->pending, .generation = generation, .name = strdup(name), .fd = fd};
+	ls->pending = p;
+}
+
+static struct pending *pending_find(struct listeners *ls, uint64_t generation, const char *name)
+{
+	for (struct pending *p = ls->pending; p; p = p->next)
+		if (p->generation == generation && p->fd >= 0 && strcmp(p->name, name) == 0)
+			return p;
+	return NULL;
+}
+
+/* Closes what came for generations up to this one and was not used. */
+static void pending_drop(struct listeners *ls, uint64_t generation)
+{
+	for (struct pending **link = &ls->pending, *p; (p = *link);) {
+		if (p->generation > generation) {
+			link = &p->next;
+			continue;
+		}
+		*link = p->next;
+		if (p->fd >= 0)
+			close(p->fd);
+		free(p->name);
+		free(p);
+	}
+}
+
+int listeners_prepare(struct listeners *ls, const struct config *config, uint64_t generation, char *error, size_t size)
+{
+	for (size_t i = 0; i < config->n_listeners; i++) {
+		const char *name = config->listeners[i].name;
+		struct bound *b = find(ls, name);
+		if (pending_find(ls, generation, name) || (b && b->fd >= 0))
+			continue;
+		snprintf(error, size, "listener %s: no socket was handed over", name);
+		return -1;
+	}
+	return 0;
+}
+
+void listeners_commit(struct listeners *ls, uint64_t generation)
+{
+	const struct config *config = ls->tunnel->current->config;
+	for (struct bound **link = &ls->bound, *b; (b = *link);) {
+		const struct config_listener *l = config_listener(config, b->base.name);
+		if (l) {
+			link = &b->next;
+			continue;
+		}
+		*link = b->next;
+		bound_close(b);
+		bound_release(b);
+	}
+	for (size_t i = 0; i < config->n_listeners; i++) {
+		const struct config_listener *l = &config->listeners[i];
+		struct bound *b = find(ls, l->name);
+		struct pending *p = pending_find(ls, generation, l->name);
+		bound_use(b ? b : bound_new(ls, l->name), l, p ? p->fd : -1);
+		if (p)
+			p->fd = -1;
+	}
+	pending_drop(ls, generation);
+}
+
+void listeners_abort(struct listeners *ls, uint64_t generation)
+{
+	pending_drop(ls, generation);
+}
+
+void listeners_drain(struct listeners *ls)
+{
+	ls->draining = true;
+	for (struct bound *b = ls->bound; b; b = b->next)
+		bound_close(b);
+	connections_drain();
+}
+
+unsigned listeners_connections(const struct listeners *ls)
+{
+	unsigned n = 0;
+	for (const struct bound *b = ls->bound; b; b = b->next)
+		n += b->connections;
+	return n;
+}
+
+void listeners_free(struct listeners *ls)
+{
+	if (!ls)
+		return;
+	pending_drop(ls, UINT64_MAX);
+	while (ls->bound) {
+		struct bound *b = ls->bound;
+		ls->bound = b->next;
+		bound_close(b);
+		bound_release(b);
+	}
+	free(ls);
+}

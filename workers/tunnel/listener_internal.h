@@ -1,0 +1,22 @@
+#ifndef HERMES_TUNNEL_LISTENER_INTERNAL_H
+#define HERMES_TUNNEL_LISTENER_INTERNAL_H
+
+#include <event2/util.h>
+
+#include "workers/tunnel/listener.h"
+
+/* A listener with its socket. Lives while it listens or a connection of it does. */
+struct bound {
+	struct listener base;
+	struct bound *next;
+	struct tunnel *tunnel;
+	struct generation *generation;  /* base.config belongs to it */
+	struct event *event;            /* NULL: closed */
+	int fd;
+	unsigned refs, connections;
+};
+
+void bound_unref(struct bound *bound);
+void bound_resume(evutil_socket_t fd, short what, void *arg);
+
+#endif

@@ -1,0 +1,285 @@
+/* The tunnel worker: the data path. Start, what the supervisor and the other workers say, stop. */
+#include <errno.h>
+#include <event2/event.h>
+#include <openssl/crypto.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ipc/endpoints.h"
+#include "ipc/log.h"
+#include "ipc/memfd.h"
+#include "workers/tunnel/ask.h"
+#include "workers/tunnel/auth.h"
+#include "workers/tunnel/cluster.h"
+#include "workers/tunnel/files.h"
+#include "workers/tunnel/flow_json.h"
+#include "workers/tunnel/generation.h"
+#include "workers/tunnel/listener.h"
+#include "workers/tunnel/records.h"
+#include "workers/tunnel/resolve.h"
+#include "workers/tunnel/slab.h"
+#include "workers/tunnel/tls.h"
+
+#define STATS_SETS 4096
+#define FLOWS_LISTED 10000
+#define TICK_MS 1000
+#define DRAIN_CHECK_MS 50
+#define FLOW_ID_SHIFT 40          /* a worker's flows are numbered from its index on: below 2^53, for JSON */
+
+struct state {
+	struct tunnel tunnel;
+	struct files *files;
+	int table_fd;                 /* an endpoint table that came before its generation */
+	uint64_t table_generation;
+	struct event *tick, *drain;
+	uint64_t drain_until;
+	int64_t buffered;
+};
+
+/* --- configuration --------------------------------------------------------------------------------------------------- */
+
+static void use_table(struct state *s, struct generation *g, int fd)
+{
+	struct endpoint_table *table = endpoint_table_map(fd, g->config);
+	if (!table) {
+		log_warn("endpoint table does not fit", "generation=%llu", (unsigned long long)g->number);
+		return;
+	}
+	if (g->endpoints)
+		endpoint_table_free(g->endpoints);
+	g->endpoints = table;
+	(void)s;
+}
+
+static int prepare(void *arg, uint64_t number, struct config *config, char *error, size_t size)
+{
+	struct state *s = arg;
+	struct tunnel *t = &s->tunnel;
+	size_t n;
+	const struct tls_file *files = files_of(s->files, number, &n);
+	struct tls *tls = tls_new(config, files, n, error, size);
+	files_forget(s->files, number);
+	if (!tls || listeners_prepare(t->listeners, config, number, error, size) < 0) {
+		tls_free(tls);
+		config_free(config);
+		return -1;
+	}
+	struct generation *g = calloc(1, sizeof(*g));
+	if (!g)
+		abort();
+	*g = (struct generation){.number = number, .refs = 1, .config = config, .tls = tls};
+	generation_unref(t->next);
+	t->next = g;
+	if (s->table_fd >= 0 && s->table_generation == number) {
+		use_table(s, g, s->table_fd);
+		close(s->table_fd);
+		s->table_fd = -1;
+	}
+	return 0;
+}
+
+static void commit(void *arg, uint64_t number)
+{
+	struct state *s = arg;
+	struct tunnel *t = &s->tunnel;
+	if (!t->next || t->next->number != number)
+		return;
+	generation_unref(t->current);
+	t->current = t->next;
+	t->next = NULL;
+	slab_budget(t->current->config->memory);
+	auth_set_users(t->auth, t->current->config);
+	ask_commit(t->ask);
+	clusters_commit(t->clusters);
+	listeners_commit(t->listeners, number);
+	log_info("configuration in force", "generation=%llu", (unsigned long long)number);
+}
+
+static void abort_(void *arg, uint64_t number)
+{
+	struct state *s = arg;
+	listeners_abort(s->tunnel.listeners, number);
+	files_forget(s->files, number);
+	if (!s->tunnel.next || s->tunnel.next->number != number)
+		return;
+	generation_unref(s->tunnel.next);
+	s->tunnel.next = NULL;
+}
+
+/* --- other workers --------------------------------------------------------------------------------------------------- */
+
+static void take_table(struct state *s, uint64_t generation, int *fd)
+{
+	struct tunnel *t = &s->tunnel;
+	struct generation *g = t->next && t->next->number == generation ? t->next :
+	                       t->current && t->current->number == generation ? t->current : NULL;
+	if (g)
+		return use_table(s, g, *fd);
+	if (s->table_fd >= 0)
+		close(s->table_fd);
+	s->table_fd = *fd;
+	s->table_generation = generation;
+	*fd = -1;
+}
+
+static void from_worker(struct ipc_channel *channel, enum ipc_type type, const union ipc_any *message, int *fd, void *arg)
+{
+	struct state *s = arg;
+	(void)channel;
+	if (type == IPC_MSG_DECISION)
+		ask_answered(s->tunnel.ask, &message->decision);
+	else if (type == IPC_MSG_ENDPOINT_TABLE)
+		take_table(s, message->endpoint_table.generation, fd);
+}
+
+static struct ipc_channel **peer_slot(struct tunnel *t, enum ipc_role role)
+{
+	return role == IPC_POLICY ? &t->policy : role == IPC_ROUTER ? &t->router :
+	       role == IPC_TELEMETRY ? &t->telemetry : NULL;
+}
+
+static void peer_ended(struct ipc_channel *channel, const char *reason, void *arg)
+{
+	struct state *s = arg;
+	struct ipc_channel **slot = peer_slot(&s->tunnel, ipc_peer_role(channel));
+	log_info("peer gone", "peer=%s reason=%s", ipc_role_name(ipc_peer_role(channel)), log_value(reason));
+	if (slot && *slot == channel)
+		*slot = NULL;
+	ipc_channel_free(channel);
+}
+
+static void introduce(void *arg, enum ipc_role role, unsigned index, int fd)
+{
+	struct state *s = arg;
+	struct ipc_channel **slot = peer_slot(&s->tunnel, role);
+	(void)index;
+	if (!slot) {
+		close(fd);
+		return;
+	}
+	if (*slot)
+		ipc_channel_free(*slot);
+	*slot = ipc_channel_new(s->tunnel.base, fd, IPC_TUNNEL, worker_index(s->tunnel.worker), role, from_worker, peer_ended, s);
+	if (role == IPC_TELEMETRY && *slot)
+		worker_send_stats(s->tunnel.worker, *slot);
+}
+
+/* --- the supervisor -------------------------------------------------------------------------------------------------- */
+
+static void administer(struct state *s, const struct ipc_admin_request *request)
+{
+	struct json json = JSON_INIT;
+	struct tunnel *t = &s->tunnel;
+	unsigned status = 0;
+	if (strcmp(request->verb, "flows list") == 0)
+		flows_json(t, FLOWS_LISTED, &json);
+	else if (strcmp(request->verb, "flows show") == 0 && request->args.n == 1)
+		flow_json(t, strtoull(request->args.v[0], NULL, 10), &json);
+	else if (strcmp(request->verb, "clusters pools") == 0)
+		clusters_json(t->clusters, &json);
+	else
+		status = 2;
+	worker_reply(t->worker, request->id, status, json.data ? json.data : "", status ? "unknown verb" : NULL);
+	json_free(&json);
+}
+
+static void take_file(struct state *s, const struct ipc_file *file, int fd)
+{
+	char *data = NULL;
+	size_t length = 0;
+	int error = fd >= 0 ? fd_read_all(fd, FILES_MAX, &data, &length) : -ENOENT;
+	if (error < 0) {
+		log_warn("file not read", "kind=%s path=%s error=%s", file->kind, log_value(file->path),
+		         log_value(file->error ? file->error : strerror(-error)));
+		return;
+	}
+	if (strcmp(file->kind, "resolv_conf") == 0)
+		resolver_set_resolv_conf(s->tunnel.resolver, data);
+	else if (strcmp(file->kind, "hosts") == 0)
+		resolver_set_hosts(s->tunnel.resolver, data);
+	else
+		files_add(s->files, file->generation, file->kind, file->path, data, length);
+	OPENSSL_cleanse(data, length);
+	free(data);
+}
+
+static void from_supervisor(void *arg, enum ipc_type type, const union ipc_any *message, int *fd)
+{
+	struct state *s = arg;
+	switch (type) {
+	case IPC_MSG_LISTENER:
+		listeners_add(s->tunnel.listeners, message->listener.generation, message->listener.name, *fd);
+		*fd = -1;
+		break;
+	case IPC_MSG_FILE:
+		take_file(s, &message->file, *fd);
+		break;
+	case IPC_MSG_ADMIN_REQUEST:
+		administer(s, &message->admin_request);
+		break;
+	default:
+		break;
+	}
+}
+
+/* --- time and the end ------------------------------------------------------------------------------------------------ */
+
+static void on_tick(evutil_socket_t fd, short what, void *arg)
+{
+	struct state *s = arg;
+	(void)fd, (void)what;
+	int64_t now = (int64_t)slab_in_use();
+	stats_add(s->tunnel.self, STATS_WORKER_BUFFERED, now - s->buffered);
+	s->buffered = now;
+}
+
+static void on_drain(evutil_socket_t fd, short what, void *arg)
+{
+	struct state *s = arg;
+	(void)fd, (void)what;
+	if (s->tunnel.n_flows > 0 && now_us() < s->drain_until)
+		return;
+	records_flush(s->tunnel.records);
+	worker_exit(s->tunnel.worker);
+}
+
+static void stop(void *arg, unsigned drain_ms)
+{
+	struct state *s = arg;
+	if (s->tunnel.draining)
+		return;
+	s->tunnel.draining = true;
+	s->drain_until = now_us() + (uint64_t)drain_ms * 1000;
+	listeners_drain(s->tunnel.listeners);
+	struct timeval check = {.tv_usec = DRAIN_CHECK_MS * 1000};
+	event_add(s->drain, &check);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct worker_callbacks callbacks = {
+		.prepare = prepare, .commit = commit, .abort = abort_, .peer = introduce, .message = from_supervisor, .stop = stop};
+	static struct state s = {.table_fd = -1};
+	struct tunnel *t = &s.tunnel;
+	char name[32];
+	t->worker = worker_start(IPC_TUNNEL, argc, argv, STATS_SETS, &callbacks, &s);
+	t->base = worker_base(t->worker);
+	t->stats = worker_stats(t->worker);
+	t->flow_id = (uint64_t)worker_index(t->worker) << FLOW_ID_SHIFT;
+	snprintf(name, sizeof(name), "tunnel-%u", worker_index(t->worker));
+	t->self = stats_set(t->stats, STATS_WORKER, name);
+	s.files = files_new();
+	t->ask = ask_new(t);
+	t->resolver = resolver_new(t->base);
+	t->clusters = clusters_new(t);
+	t->listeners = listeners_new(t);
+	t->records = records_new(t);
+	t->auth = auth_new(t->base);
+	s.tick = event_new(t->base, -1, EV_PERSIST, on_tick, &s);
+	s.drain = event_new(t->base, -1, EV_PERSIST, on_drain, &s);
+	struct timeval tick = {.tv_sec = TICK_MS / 1000};
+	event_add(s.tick, &tick);
+	return worker_run(t->worker);
+}
