@@ -2,6 +2,7 @@
 #include "ipc/channel.h"
 #include "ipc/log.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
@@ -25,6 +26,7 @@ struct peers {
 	struct access_log *log;
 	struct ipc_arena *arena;  /* of a record inside a batch */
 	union ipc_any record;
+	char reason[128];         /* why a batch does not fit */
 	uint64_t records;
 	TAILQ_HEAD(, peer) list;
 	void (*drained)(void *arg);
@@ -101,7 +103,7 @@ static const char *take_records(struct peers *peers, const struct ipc_flow_recor
 	const uint8_t *at = batch->records.data;
 	size_t left = batch->records.length;
 	uint32_t n = 0, length;
-	const char *why = NULL;
+	const char *why = "";
 	for (; left; n++, at += length, left -= length) {
 		if (left < sizeof(length))
 			return "flow_records: a length is cut short";
@@ -111,8 +113,10 @@ static const char *take_records(struct peers *peers, const struct ipc_flow_recor
 		if (length > left)
 			return "flow_records: a record is cut short";
 		int type = ipc_decode(at, length, peers->arena, &peers->record, &why);
-		if (type < 0)
-			return why ? why : "flow_record: malformed";
+		if (type < 0) {
+			snprintf(peers->reason, sizeof(peers->reason), "flow_records: in a record: %s", why);
+			return peers->reason;
+		}
 		if (type != IPC_MSG_FLOW_RECORD)
 			return "flow_records: another message inside";
 		peers->records++;
