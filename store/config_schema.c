@@ -365,9 +365,9 @@ FIELDS(telemetry) = {
 static OBJECT(telemetry, "telemetry", config_telemetry);
 
 FIELDS(admin) = {
-	{"read", S_STRS, W_SOME, AT(config_admin, read), .doc = "Users, or group:NAME, who may look."},
-	{"operate", S_STRS, W_SOME, AT(config_admin, operate), .doc = "Who may also drain, restart workers, set the log level."},
-	{"administer", S_STRS, W_SOME, AT(config_admin, administer), .doc = "Who may do everything (root always may)."},
+	{"read", S_STRS, W_STRINGS, AT(config_admin, read), .doc = "Users, or group:NAME, who may look."},
+	{"operate", S_STRS, W_STRINGS, AT(config_admin, operate), .doc = "Who may also drain, restart workers, set the log level."},
+	{"administer", S_STRS, W_STRINGS, AT(config_admin, administer), .doc = "Who may do everything (root always may)."},
 };
 static OBJECT(admin, "admin", config_admin);
 

@@ -20,8 +20,8 @@ enum config_form {
 	W_TEXT, W_NAME /* [A-Za-z0-9._-] */, W_SECRET, W_HEADER, W_WORD /* one of names, stored as text */,
 	W_BOOL, W_NOT /* true is stored as false */, W_FLAG /* names[0]: false, names[1]: true */, W_INT, W_ENUM,
 	W_SIZE, W_MIB /* a size, stored >> 20 */, W_DURATION /* stored in ms */, W_SECONDS /* a duration, stored in s */,
-	W_STRINGS,     /* a list */
-	W_SOME,        /* a list or a single string */
+	W_STRINGS,     /* a list or a single string; may be empty */
+	W_SOME,        /* a list or a single string; at least one */
 	W_LOWER,       /* as W_SOME, made lower case */
 	W_WORDS,       /* as W_SOME, each one of names; stored as bits */
 	W_HEADERS,     /* list of header names */
