@@ -50,7 +50,8 @@ static int hex(uint8_t c)
 
 static enum h1_result chunk_line_end(struct h1_body *body)
 {
-	body->overhead += body->digits + body->extension - 12 - 2 * (int64_t)(body->left < 65536 ? body->left : 65536);
+	int64_t payload = body->left < OVERHEAD_MAX ? (int64_t)body->left : OVERHEAD_MAX;
+	body->overhead += (int64_t)body->digits + body->extension - 12 - 2 * payload;
 	if (body->overhead < 0)
 		body->overhead = 0;
 	if (body->overhead > OVERHEAD_MAX)

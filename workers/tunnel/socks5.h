@@ -6,7 +6,7 @@
 #include "workers/tunnel/head.h"
 
 enum socks5_event {
-	SOCKS5_MORE,                  /* needs more bytes; all given ones are used */
+	SOCKS5_MORE,                  /* feed on: bytes that are left when there is something in out, or those to come */
 	SOCKS5_AUTH,                  /* name and password came: prove them, then socks5_proved() */
 	SOCKS5_CONNECT,               /* authority is known; answer with socks5_reply() when the way is open or is not */
 	SOCKS5_REFUSED                /* send what is in out, then close */
