@@ -39,6 +39,7 @@ struct transport {
 	uint64_t progress_us;
 	/* edge-triggered readiness */
 	bool readable, writable;
+	bool hangup;                  /* FIN is in the queue, behind what is still to be read */
 	bool queued;                  /* on the dirty list, or the list for the next turn */
 	bool starved;                 /* waits for slabs */
 	bool paused, striped, refused;
@@ -402,8 +403,9 @@ static void read_plain(struct transport *t)
 	}
 	if (got == 0)
 		return deliver_end(t);
-	/* A short read means that the socket is empty; what comes later makes a new edge (epoll(7)). */
-	if ((size_t)got < capacity)
+	/* A short read means that the socket is empty; what comes later makes a new edge (epoll(7)). A FIN that was already
+	 * there makes none. */
+	if ((size_t)got < capacity && !t->hangup)
 		t->readable = false;
 	struct chunks chunks = {0};
 	cut(slab, iov, (size_t)got, t->striped, &chunks);
@@ -466,7 +468,7 @@ static void read_tls(struct transport *t)
 		return fail(t, FLOW_TERMINATED, t->state == HANDSHAKING ? "closed during the TLS handshake" :
 		            "closed without close_notify");
 	}
-	if ((size_t)got < t->read_size)
+	if ((size_t)got < t->read_size && !t->hangup)
 		t->readable = false;
 	adapt(t, (size_t)got, t->read_size);
 	tls_window_feed(&t->window, loop.scratch, (size_t)got);
@@ -573,6 +575,8 @@ static void on_event(evutil_socket_t fd, short what, void *arg)
 		t->readable = true;
 	if (what & EV_WRITE)
 		t->writable = true;
+	if (what & EV_CLOSED)
+		t->hangup = t->readable = true;
 	if (!t->queued)
 		transport_run(t);
 }
@@ -640,7 +644,7 @@ struct transport *transport_new(struct event_base *base, int fd, SSL *ssl, enum 
 		setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &lowat, sizeof(lowat));
 		tls_window_attach(&t->window, ssl);
 	}
-	t->event = event_new(base, fd, EV_READ | EV_WRITE | EV_ET | EV_PERSIST, on_event, t);
+	t->event = event_new(base, fd, EV_READ | EV_WRITE | EV_CLOSED | EV_ET | EV_PERSIST, on_event, t);
 	t->timer = evtimer_new(base, on_timer, t);
 	if (!t->event || !t->timer || event_add(t->event, NULL) < 0)
 		abort();
