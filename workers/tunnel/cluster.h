@@ -41,10 +41,17 @@ struct endpoint_used {
 	int number;                   /* -1: target */
 	bool reused;                  /* connection was pooled */
 };
-/* Fills *used for the out leg of the flow; call inside flow_opened. */
+/* Fills *used for the flow's attempt; call inside flow_opened or flow_open_failed (there without address; endpoint NULL
+ * where none was chosen). */
 void cluster_used(struct clusters *clusters, struct endpoint_used *used);
-/* Outcome of an attempt for passive health (ejection); ok: a response below 500 or an open tunnel. */
+/* Outcome of an opened attempt for passive health (ejection); ok: a response below 500 or an open tunnel.
+ * What could not be opened was counted already. */
 void cluster_report(struct clusters *clusters, const char *cluster, int endpoint, bool ok);
+
+/* The cluster's counters, for what the flow counts; made where there are none. */
+struct stats_set *cluster_stats(struct clusters *clusters, const char *cluster);
+/* Counts a failure by its reason. Attempts that could not be opened are counted already. */
+void cluster_count_failure(struct stats_set *stats, enum flow_error error);
 
 /* For `flows`, `clusters list`: comma-separated JSON objects of pools. */
 struct json;

@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "workers/tunnel/generation.h"
 #include "workers/tunnel/guard.h"
 
 #define STAGGER_MS 250               /* RFC 8305 5: connection attempt delay */

@@ -1,9 +1,10 @@
+#include "workers/tunnel/generation.h"
+
 #include <assert.h>
 #include <stdlib.h>
 
 #include "ipc/endpoints.h"
 #include "workers/tunnel/tls.h"
-#include "workers/tunnel/tunnel.h"
 
 struct generation *generation_ref(struct generation *g)
 {

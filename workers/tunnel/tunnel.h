@@ -17,10 +17,6 @@ struct generation {
 	struct tls *tls;                    /* contexts made from its certificates */
 };
 
-/* generation.c. The creator's reference is the first; the last one frees config, table and contexts. */
-struct generation *generation_ref(struct generation *generation);
-void generation_unref(struct generation *generation);   /* NULL is fine */
-
 struct tunnel {
 	struct worker *worker;
 	struct event_base *base;

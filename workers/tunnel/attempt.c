@@ -1,0 +1,311 @@
+/* Attempts: from a flow's wish to a leg. All that happens, happens in a turn of its own, never inside cluster_open(). */
+#include <event2/event.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "workers/tunnel/conn.h"
+#include "workers/tunnel/guard.h"
+
+#define SPARES_MAX 256
+#define CONNECT_TIMEOUT 5000
+#define GRACE 50                     /* ms: the connection's own time limit knows more of the reason */
+
+struct attempt {
+	struct pool_waiter waiter;    /* first */
+	TAILQ_ENTRY(attempt) link;    /* of due or waiting */
+	struct clusters *all;
+	struct cluster *cluster;      /* a reference, once started */
+	struct cluster_request request;
+	struct endpoint_used used;    /* but address and reused */
+	struct event timer;
+	bool timed;                   /* timer was set up */
+	bool started;                 /* on the list of the waiting */
+	bool *ended;                  /* set when it ends; NULL: nobody looks */
+};
+
+/* --- life ------------------------------------------------------------------------------------------------------------- */
+
+static struct attempt *attempt_new(struct clusters *all)
+{
+	struct attempt *a = all->spare;
+	if (a) {
+		all->spare = TAILQ_NEXT(a, link);
+		all->spares--;
+	} else {
+		a = malloc(sizeof(*a));
+		if (!a)
+			abort();
+	}
+	a->waiter = (struct pool_waiter){0};
+	a->all = all;
+	a->cluster = NULL;
+	a->timed = a->started = false;
+	a->ended = NULL;
+	return a;
+}
+
+static void attempt_free(struct attempt *a)
+{
+	struct clusters *all = a->all;
+	if (a->ended)
+		*a->ended = true;
+	if (a->timed)
+		evtimer_del(&a->timer);
+	if (a->started)
+		TAILQ_REMOVE(&all->waiting, a, link);
+	else
+		TAILQ_REMOVE(&all->due, a, link);
+	if (a->cluster)
+		cluster_unref(a->cluster);
+	if (all->spares >= SPARES_MAX) {
+		free(a);
+		return;
+	}
+	TAILQ_NEXT(a, link) = all->spare;
+	all->spare = a;
+	all->spares++;
+}
+
+void attempt_cancel(struct attempt *a)
+{
+	if (!a)
+		return;
+	pool_leave(&a->waiter);
+	attempt_free(a);
+}
+
+/* --- ends ------------------------------------------------------------------------------------------------------------- */
+
+static enum stats_metric failure_metric(enum flow_error error)
+{
+	static const enum stats_metric metrics[FLOW_ERROR_COUNT] = {
+#define E(ID, status, token, retry, metric) [FLOW_##ID] = STATS_CLUSTER_FAIL_##metric,
+		FLOW_ERRORS(E)
+#undef E
+	};
+	return metrics[error];
+}
+
+void cluster_count_failure(struct stats_set *stats, enum flow_error error)
+{
+	if (stats && error != FLOW_NONE)
+		stats_add(stats, failure_metric(error), 1);
+}
+
+static void attempt_failed(struct attempt *a, enum flow_error error, const char *detail)
+{
+	struct flow *flow = a->request.flow;
+	struct clusters *all = a->all;
+	char text[400];
+	if (a->cluster)
+		cluster_count_failure(a->cluster->stats, error);
+	all->used = a->used;
+	const char *name = a->used.endpoint ? a->used.endpoint : "";
+	bool bare = !*name || strncmp(detail, name, strlen(name)) == 0;
+	snprintf(text, sizeof(text), "%s%s%s", bare ? "" : name, bare ? "" : ": ", detail);
+	/* used.endpoint may belong to the cluster that goes with the attempt */
+	struct cluster *cluster = a->cluster;
+	a->cluster = NULL;
+	attempt_free(a);
+	flow_open_failed(flow, error, text);
+	all->used = (struct endpoint_used){.number = -1};
+	if (cluster)
+		cluster_unref(cluster);
+}
+
+static void on_failed(struct pool_waiter *waiter, enum flow_error error, const char *detail)
+{
+	attempt_failed((struct attempt *)waiter, error, detail);
+}
+
+static void on_opened(struct pool_waiter *waiter, struct leg *leg, const char *address, bool reused)
+{
+	struct attempt *a = (struct attempt *)waiter;
+	struct clusters *all = a->all;
+	struct flow *flow = a->request.flow;
+	struct cluster *cluster = a->cluster;
+	all->used = a->used;
+	all->used.reused = reused;
+	memccpy(all->used.address, address, 0, sizeof(all->used.address) - 1);
+	a->cluster = NULL;
+	attempt_free(a);
+	flow_opened(flow, leg);
+	all->used = (struct endpoint_used){.number = -1};
+	cluster_unref(cluster);
+}
+
+static void on_timeout(evutil_socket_t fd, short what, void *arg)
+{
+	struct attempt *a = arg;
+	struct pool *pool = a->waiter.pool;
+	bool connecting = pool && pool->in[CONN_CONNECTING] > 0;
+	(void)fd, (void)what;
+	/* The name that a->used has is the pool's. */
+	pool_hold(pool);
+	pool_leave(&a->waiter);
+	if (connecting)
+		attempt_failed(a, FLOW_CONNECT_TIMEOUT, "no connection in time");
+	else
+		attempt_failed(a, FLOW_CONNECTION_LIMIT, "no connection became free in time");
+	pool_let(pool);
+}
+
+/* --- the way ---------------------------------------------------------------------------------------------------------- */
+
+static bool kind_of(const struct config_cluster *config, bool tunnel, enum pool_kind *kind)
+{
+	switch (config->carry) {
+	case CONFIG_H1:
+		*kind = config->target && tunnel ? POOL_TCP : POOL_H1;
+		return true;
+	case CONFIG_H2:
+		*kind = config->target && tunnel ? POOL_TCP : POOL_H2;
+		return true;
+	case CONFIG_CARRY_TCP:
+		*kind = tunnel ? POOL_TCP : POOL_H1;
+		return true;
+	default:
+		return false;
+	}
+}
+
+static struct pool *target_pool(struct attempt *a, enum pool_kind kind)
+{
+	const struct cluster_request *request = &a->request;
+	bool https = request->scheme && strcmp(request->scheme, "https") == 0;
+	uint16_t port, preset = request->tunnel ? 0 : https || a->cluster->config->tls.enabled ? 443 : 80;
+	char host[256];
+	const char *why;
+	if (https && !request->tunnel && !a->cluster->config->tls.enabled) {
+		attempt_failed(a, FLOW_TLS_PROTOCOL, "an https target needs a cluster with tls");
+		return NULL;
+	}
+	if (guard_split(request->target, preset, host, sizeof(host), &port, &why) != 0) {
+		attempt_failed(a, FLOW_REQUEST, why);
+		return NULL;
+	}
+	a->used.number = -1;
+	return pool_for_target(a->cluster, kind, host, port);
+}
+
+static struct pool *endpoint_pool(struct attempt *a, enum pool_kind kind)
+{
+	const struct cluster_request *request = &a->request;
+	uint64_t key = request->hash_key ? balance_hash(request->hash_key) : ++a->all->random;
+	struct endpoint *endpoint = cluster_choose(a->cluster, key, request->tried ? request->tried_endpoints : 0);
+	if (!endpoint) {
+		attempt_failed(a, FLOW_NO_ENDPOINT, "no endpoint of the cluster may be used");
+		return NULL;
+	}
+	a->used.number = (int)endpoint->number;
+	return pool_for_endpoint(endpoint, kind);
+}
+
+static void set_timer(struct attempt *a)
+{
+	uint32_t ms = a->request.connect_timeout;
+	if (ms == 0)
+		ms = (a->cluster->config->connect_timeout ? a->cluster->config->connect_timeout : CONNECT_TIMEOUT) + GRACE;
+	struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = (ms % 1000) * 1000};
+	evtimer_assign(&a->timer, a->all->tunnel->base, on_timeout, a);
+	a->timed = true;
+	event_add(&a->timer, &limit);
+}
+
+static void attempt_start(struct attempt *a)
+{
+	enum pool_kind kind;
+	a->cluster = cluster_find(a->all, a->request.cluster);
+	if (!a->cluster)
+		return attempt_failed(a, FLOW_NO_ENDPOINT, "the configuration has no such cluster");
+	cluster_ref(a->cluster);
+	if (!kind_of(a->cluster->config, a->request.tunnel, &kind))
+		return attempt_failed(a, FLOW_NO_ENDPOINT, "this version does not carry what the cluster says");
+	if (a->cluster->waiting >= CLUSTER_WAITING_MAX)
+		return attempt_failed(a, FLOW_CONNECTION_LIMIT, "too many requests wait for a connection");
+	struct pool *pool = a->cluster->config->target ? target_pool(a, kind) : endpoint_pool(a, kind);
+	if (!pool)
+		return;
+	a->used.endpoint = pool->name;
+	a->waiter.flow = a->request.flow;
+	a->waiter.opened = on_opened;
+	a->waiter.failed = on_failed;
+	/* Most are served at once and need no timer. */
+	bool ended = false;
+	a->ended = &ended;
+	pool_wait(pool, &a->waiter);
+	if (ended)
+		return;
+	a->ended = NULL;
+	set_timer(a);
+}
+
+/* Those that are due now; what they bring about comes in the next turn. */
+static void on_run(evutil_socket_t fd, short what, void *arg)
+{
+	struct clusters *all = arg;
+	struct attempt *a, *last = TAILQ_LAST(&all->due, attempt_list);
+	(void)fd, (void)what;
+	while ((a = TAILQ_FIRST(&all->due))) {
+		bool end = a == last;
+		TAILQ_REMOVE(&all->due, a, link);
+		TAILQ_INSERT_TAIL(&all->waiting, a, link);
+		a->started = true;
+		attempt_start(a);
+		if (end)
+			break;
+	}
+	if (!TAILQ_EMPTY(&all->due))
+		event_active(all->run, EV_TIMEOUT, 0);
+}
+
+struct attempt *cluster_open(struct clusters *all, const struct cluster_request *request)
+{
+	struct attempt *a = attempt_new(all);
+	a->request = *request;
+	a->used = (struct endpoint_used){.number = -1};
+	if (TAILQ_EMPTY(&all->due))
+		event_active(all->run, EV_TIMEOUT, 0);
+	TAILQ_INSERT_TAIL(&all->due, a, link);
+	return a;
+}
+
+void cluster_used(struct clusters *all, struct endpoint_used *used)
+{
+	*used = all->used;
+}
+
+/* --- set-up ----------------------------------------------------------------------------------------------------------- */
+
+void attempts_init(struct clusters *all)
+{
+	TAILQ_INIT(&all->due);
+	TAILQ_INIT(&all->waiting);
+	all->used.number = -1;
+	all->run = event_new(all->tunnel->base, -1, EV_PERSIST, on_run, all);
+	if (!all->run)
+		abort();
+}
+
+static void fail_all(struct attempt_list *list)
+{
+	struct attempt *a;
+	while ((a = TAILQ_FIRST(list))) {
+		a->used.endpoint = NULL;
+		pool_leave(&a->waiter);
+		attempt_failed(a, FLOW_INTERNAL, "the worker ends");
+	}
+}
+
+void attempts_free(struct clusters *all)
+{
+	event_free(all->run);
+	fail_all(&all->due);
+	fail_all(&all->waiting);
+	while (all->spare) {
+		struct attempt *a = all->spare;
+		all->spare = TAILQ_NEXT(a, link);
+		free(a);
+	}
+}
