@@ -193,6 +193,17 @@ static void read_offsets(struct reader *r, struct config_offset **v, size_t *cou
 	}
 }
 
+/* Names and the like that every member of a list has: nobody looks whether they are there. */
+static void check_member(struct reader *r, const struct config_object *object, const char *base)
+{
+	for (unsigned i = 0; i < object->n_fields; i++) {
+		const struct config_field *f = &object->fields[i];
+		bool text = f->storage == S_STR || f->storage == S_ADDRESS;       /* an address begins with its text */
+		if ((f->flags & (F_REQUIRED | F_ALWAYS)) && text && !*(char *const *)(const void *)(base + f->offset))
+			fail(r);
+	}
+}
+
 static void read_list(struct reader *r, const struct config_field *f, char *base)
 {
 	size_t n = read_array(r, 1 + config_packed_fields(f->object) / 2);
@@ -201,7 +212,8 @@ static void read_list(struct reader *r, const struct config_field *f, char *base
 
 	*(char **)(void *)(base + f->offset) = v;
 	for (; !r->bad && *count < n; (*count)++)
-		read_object(r, f->object, v + *count * f->object->size);
+		if (read_object(r, f->object, v + *count * f->object->size))
+			check_member(r, f->object, v + *count * f->object->size);
 }
 
 static uint64_t enum_max(const struct config_field *f)
@@ -237,8 +249,6 @@ static void read_field(struct reader *r, const struct config_field *f, char *bas
 	case S_GROUP: read_object(r, f->object, base); break;
 	case S_NONE: break;
 	}
-	if ((f->flags & (F_REQUIRED | F_ALWAYS)) && f->storage == S_STR && !*(char *const *)at)
-		fail(r);
 }
 
 /* A value of a field that a newer release appended. */
