@@ -1,0 +1,32 @@
+/* Addresses to sockets: bound, non-blocking, not listening. */
+#ifndef HERMES_SUPERVISOR_BIND_H
+#define HERMES_SUPERVISOR_BIND_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/socket.h>
+
+struct config_address;
+
+struct bind_address {
+	struct sockaddr_storage address;
+	socklen_t length;
+	bool any;              /* no host given: IPv4 and IPv6 */
+	bool made;             /* a Unix socket's name in the file system is ours to remove */
+};
+
+/* Numeric addresses, "localhost", no host at all, and Unix paths: names would need a resolver that blocks. Returns 0, or
+ * -1 with the reason in error. */
+int bind_resolve(const struct config_address *text, struct bind_address *out, char *error, size_t size);
+bool bind_same(const struct bind_address *a, const struct bind_address *b);
+bool bind_same_port(const struct bind_address *a, const struct bind_address *b);
+/* Whether somebody else has the address: SO_REUSEPORT would hide it from us, where it is the same user. */
+int bind_probe(const struct bind_address *address, char *error, size_t size);
+/* One more socket of the address (after the first: of the port that it got; a Unix socket is shared). -1: error. */
+int bind_open(struct bind_address *address, int first, char *error, size_t size);
+/* "127.0.0.1:80", "[::1]:80", "unix:/path" */
+void bind_describe(int fd, char *text, size_t size);
+/* Removes a Unix socket's name. */
+void bind_forget(struct bind_address *address);
+
+#endif

@@ -1,0 +1,16 @@
+/* The admin socket: who may ask what, and who answers. */
+#ifndef HERMES_SUPERVISOR_CONTROL_H
+#define HERMES_SUPERVISOR_CONTROL_H
+
+#include "supervisor/child.h"
+
+struct control;
+/* Listens on admin.sock in the runtime folder. NULL with errno and a logged reason when that is not possible. */
+struct control *control_new(struct supervisor *s);
+/* Removes the socket, and ends all clients (which tells `stop` that we are gone). */
+void control_free(struct control *control);
+/* A generation is in force: `wait ready` may be answered, names under admin: are looked up again. */
+void control_committed(struct control *control);
+void control_worker_replied(struct control *control, struct child *child, const struct ipc_admin_reply *m, int fd);
+
+#endif

@@ -1,0 +1,14 @@
+/* Connects to authorizers for policy, which may not. */
+#ifndef HERMES_SUPERVISOR_DIAL_H
+#define HERMES_SUPERVISOR_DIAL_H
+
+#include "supervisor/child.h"
+
+struct dialer;
+struct dialer *dialer_new(struct supervisor *s);
+void dialer_free(struct dialer *dialer);
+/* Answers with DIALED within a second: a connected stream socket, or the reason. Only addresses that the configuration in
+ * force names for an authorizer are dialled. */
+void dial(struct dialer *dialer, struct child *child, const struct ipc_dial *m);
+
+#endif

@@ -1,0 +1,250 @@
+#include "supervisor/listeners.h"
+#include "ipc/json.h"
+#include "ipc/log.h"
+#include "store/config.h"
+#include "supervisor/bind.h"
+#include "supervisor/pool.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The sockets of one address. */
+struct place {
+	struct bind_address address;
+	char bound[128];              /* as the kernel says it */
+	int fds[POOL_TUNNELS_MAX];
+	unsigned count;
+	unsigned fresh;               /* of them, how many the change being prepared opened */
+	TAILQ_ENTRY(place) link;
+};
+TAILQ_HEAD(places, place);
+
+/* What a configuration makes of a place. */
+struct binding {
+	const char *name, *accept, *text;
+	enum ipc_role role;
+	struct place *place;
+};
+struct bindings {
+	struct binding *v;
+	size_t n;
+	unsigned tunnels;
+};
+
+struct listeners {
+	struct places places;
+	struct bindings current, next;
+};
+
+struct listeners *listeners_new(void)
+{
+	struct listeners *l = calloc(1, sizeof(*l));
+	if (l)
+		TAILQ_INIT(&l->places);
+	return l;
+}
+
+static void place_shrink(struct place *p, unsigned count)
+{
+	while (p->count > count)
+		close(p->fds[--p->count]);
+}
+
+static void place_free(struct listeners *l, struct place *p)
+{
+	TAILQ_REMOVE(&l->places, p, link);
+	place_shrink(p, 0);
+	bind_forget(&p->address);
+	free(p);
+}
+
+void listeners_free(struct listeners *l)
+{
+	if (!l)
+		return;
+	for (struct place *p; (p = TAILQ_FIRST(&l->places));)
+		place_free(l, p);
+	free(l->current.v);
+	free(l->next.v);
+	free(l);
+}
+
+/* --- preparing ------------------------------------------------------------------------------------------------------ */
+
+static bool used(const struct bindings *b, const struct place *p)
+{
+	for (size_t i = 0; i < b->n; i++)
+		if (b->v[i].place == p)
+			return true;
+	return false;
+}
+
+static struct place *find_place(struct listeners *l, const struct bind_address *address)
+{
+	struct place *p;
+	TAILQ_FOREACH(p, &l->places, link)
+		if (bind_same(&p->address, address))
+			return p;
+	return NULL;
+}
+
+/* A port that we hold already under another address: the probe for strangers would find ourselves. */
+static bool own_port(struct listeners *l, const struct bind_address *address)
+{
+	struct place *p;
+	TAILQ_FOREACH(p, &l->places, link)
+		if (p->count && bind_same_port(&p->address, address))
+			return true;
+	return false;
+}
+
+static int place_grow(struct listeners *l, struct place *p, unsigned count, char *error, size_t size)
+{
+	if (!p->count && !own_port(l, &p->address) && bind_probe(&p->address, error, size))
+		return -1;
+	while (p->count < count) {
+		int fd = bind_open(&p->address, p->count ? p->fds[0] : -1, error, size);
+		if (fd < 0)
+			return -1;
+		p->fds[p->count++] = fd;
+		p->fresh++;
+	}
+	bind_describe(p->fds[0], p->bound, sizeof(p->bound));
+	return 0;
+}
+
+static int add_binding(struct listeners *l, struct binding binding, const struct config_address *address, unsigned count,
+                       char *error, size_t size)
+{
+	struct bind_address where;
+	char why[256];
+	binding.text = address->text;
+	if (bind_resolve(address, &where, why, sizeof(why)))
+		goto refused;
+	binding.place = find_place(l, &where);
+	if (binding.place && used(&l->next, binding.place)) {
+		snprintf(why, sizeof(why), "another listener has the same address");
+		goto refused;
+	}
+	if (!binding.place) {
+		binding.place = calloc(1, sizeof(*binding.place));
+		if (!binding.place) {
+			snprintf(why, sizeof(why), "out of memory");
+			goto refused;
+		}
+		binding.place->address = where;
+		TAILQ_INSERT_TAIL(&l->places, binding.place, link);
+	}
+	l->next.v[l->next.n++] = binding;
+	if (place_grow(l, binding.place, count, why, sizeof(why)) == 0)
+		return 0;
+refused:
+	snprintf(error, size, "listener %s: cannot listen on %s: %s", binding.name, address->text ? address->text : "?", why);
+	return -1;
+}
+
+static const char *const accept_names[] = {
+	[CONFIG_HTTP] = "http", [CONFIG_TCP] = "tcp", [CONFIG_SOCKS5] = "socks5",
+	[CONFIG_OVERLAY] = "overlay", [CONFIG_UDP] = "udp", [CONFIG_TRANSPARENT] = "transparent",
+};
+
+static int add_all(struct listeners *l, const struct config *config, unsigned tunnels, char *error, size_t size)
+{
+	for (size_t i = 0; i < config->n_listeners; i++) {
+		const struct config_listener *c = &config->listeners[i];
+		struct binding b = {.name = c->name, .accept = accept_names[c->accept], .role = IPC_TUNNEL};
+		if (c->accept == CONFIG_UDP || c->accept == CONFIG_TRANSPARENT) {
+			snprintf(error, size, "listener %s: accept: %s is not available in this version", c->name, b.accept);
+			return -1;
+		}
+		if (add_binding(l, b, &c->address, tunnels, error, size))
+			return -1;
+	}
+	const struct config_address *metrics = &config->telemetry.metrics;
+	if (!metrics->text)
+		return 0;
+	struct binding b = {.name = "metrics", .accept = "metrics", .role = IPC_TELEMETRY};
+	return add_binding(l, b, metrics, 1, error, size);
+}
+
+int listeners_prepare(struct listeners *l, const struct config *config, unsigned tunnels, char *error, size_t size)
+{
+	listeners_abort(l);
+	if (tunnels > POOL_TUNNELS_MAX)
+		tunnels = POOL_TUNNELS_MAX;
+	l->next = (struct bindings){.v = calloc(config->n_listeners + 1, sizeof(*l->next.v)), .tunnels = tunnels};
+	if (!l->next.v) {
+		snprintf(error, size, "out of memory");
+		return -1;
+	}
+	if (add_all(l, config, tunnels, error, size) == 0)
+		return 0;
+	listeners_abort(l);
+	return -1;
+}
+
+static void drop_unused(struct listeners *l)
+{
+	struct place *p, *next;
+	for (p = TAILQ_FIRST(&l->places); p; p = next) {
+		next = TAILQ_NEXT(p, link);
+		p->fresh = 0;
+		if (!used(&l->current, p))
+			place_free(l, p);
+	}
+}
+
+void listeners_commit(struct listeners *l)
+{
+	free(l->current.v);
+	l->current = l->next;
+	l->next = (struct bindings){0};
+	drop_unused(l);
+	for (size_t i = 0; i < l->current.n; i++) {
+		struct binding *b = &l->current.v[i];
+		place_shrink(b->place, b->role == IPC_TUNNEL ? l->current.tunnels : 1);
+	}
+}
+
+void listeners_abort(struct listeners *l)
+{
+	struct place *p;
+	free(l->next.v);
+	l->next = (struct bindings){0};
+	TAILQ_FOREACH(p, &l->places, link)
+		place_shrink(p, p->count - p->fresh);
+	drop_unused(l);
+}
+
+/* --- handing over --------------------------------------------------------------------------------------------------- */
+
+void listeners_send(struct listeners *l, struct child *child, uint64_t generation, bool prepared)
+{
+	const struct bindings *b = prepared ? &l->next : &l->current;
+	for (size_t i = 0; i < b->n; i++) {
+		const struct binding *x = &b->v[i];
+		unsigned index = x->role == IPC_TUNNEL ? child->slot->index : 0;
+		if (x->role != child->slot->role || index >= x->place->count)
+			continue;
+		struct ipc_listener m = {.generation = generation, .name = x->name, .address = x->place->bound};
+		child_send(child, IPC_MSG_LISTENER, &m, x->place->fds[index]);
+	}
+}
+
+void listeners_json(const struct listeners *l, struct json *json, const char *key)
+{
+	json_array(json, key);
+	for (size_t i = 0; i < l->current.n; i++) {
+		const struct binding *b = &l->current.v[i];
+		json_object(json, NULL);
+		json_str(json, "name", b->name);
+		json_str(json, "accept", b->accept);
+		json_str(json, "address", b->text);
+		json_str(json, "bound", b->place->bound);
+		json_uint(json, "sockets", b->place->count);
+		json_end(json);
+	}
+	json_end(json);
+}

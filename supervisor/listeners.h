@@ -1,0 +1,27 @@
+/* Listening sockets: the supervisor opens them, keeps them over the workers' lives and over generations, and hands every
+ * tunnel worker one of its own per listener (SO_REUSEPORT; a Unix socket is shared). */
+#ifndef HERMES_SUPERVISOR_LISTENERS_H
+#define HERMES_SUPERVISOR_LISTENERS_H
+
+#include "supervisor/child.h"
+
+struct config;
+struct json;
+struct listeners;
+
+struct listeners *listeners_new(void);
+void listeners_free(struct listeners *listeners);
+
+/* Opens what `config` needs and is not open yet: bound, not listening. Returns 0, or -1 with error naming the listener;
+ * nothing changed then. config must live until commit or abort, and after commit until the next commit. */
+int listeners_prepare(struct listeners *listeners, const struct config *config, unsigned tunnels, char *error,
+                      size_t size);
+/* What was prepared is in force: sockets that it does not use are closed. Or it is not, and goes. */
+void listeners_commit(struct listeners *listeners);
+void listeners_abort(struct listeners *listeners);
+
+/* LISTENER messages with the worker's own sockets; prepared: of what is being prepared, else of what is in force. */
+void listeners_send(struct listeners *listeners, struct child *child, uint64_t generation, bool prepared);
+void listeners_json(const struct listeners *listeners, struct json *json, const char *key);
+
+#endif

@@ -1,0 +1,65 @@
+/* All workers: the places they fill, and who fills them when somebody falls. */
+#ifndef HERMES_SUPERVISOR_POOL_H
+#define HERMES_SUPERVISOR_POOL_H
+
+#include "supervisor/child.h"
+
+#define POOL_TUNNELS_MAX 64
+
+struct event;
+struct json;
+
+/* A place for one worker. */
+struct slot {
+	struct supervisor *supervisor;
+	enum ipc_role role;
+	unsigned index;
+	char name[24];            /* "router", "tunnel-0" */
+	struct child *child;      /* who fills it; NULL between two */
+	unsigned failures;        /* in a row, each within 30 s of its start */
+	unsigned restarts;        /* in all */
+	char last_end[240];       /* how the last one ended */
+	uint64_t replaced;        /* clock_ms() when it was last replaced for its size */
+	struct event *restart;    /* back-off */
+	bool gone;                /* its number is not needed any more: not filled again */
+	TAILQ_ENTRY(slot) link;
+};
+TAILQ_HEAD(slots, slot);
+
+struct pool;
+struct pool *pool_new(struct supervisor *s);
+void pool_free(struct pool *pool);
+
+/* Starts one role's worker, all roles' but tunnel's, or as many tunnel workers as told (surplus ones are drained). */
+void pool_start_role(struct pool *pool, enum ipc_role role);
+void pool_start_others(struct pool *pool);
+void pool_set_tunnels(struct pool *pool, unsigned count);
+
+struct slots *pool_slots(struct pool *pool);
+/* The live worker of a role, or NULL. */
+struct child *pool_find(struct pool *pool, enum ipc_role role, unsigned index);
+struct slot *pool_find_name(struct pool *pool, const char *name);
+/* Whether every place is filled by a worker in that state. */
+bool pool_all(struct pool *pool, enum child_state state);
+/* To every worker that is ready or serving. */
+void pool_send_all(struct pool *pool, enum ipc_type type, const void *message, int fd);
+
+/* Replaces orderly: a tunnel worker's replacement starts at once and takes the same sockets, while the old one drains. */
+void pool_replace(struct slot *slot, const char *why);
+/* Sends the configuration in force to workers that have none yet, unless a change is under way. */
+void pool_attach_all(struct pool *pool);
+/* Stops all, tunnels first, telemetry last; then supervisor_workers_gone(). Called again: without waiting. */
+void pool_stop(struct pool *pool, unsigned drain_ms);
+
+/* From child.c */
+void pool_child_ready(struct child *child);
+void pool_child_prepared(struct child *child, uint64_t generation, const char *error);
+void pool_child_lost(struct child *child);
+/* SIGCHLD */
+void pool_reap(struct pool *pool);
+/* Every child, also those that drain (watch). */
+void pool_each_child(struct pool *pool, void (*visit)(struct child *child, void *arg), void *arg);
+
+void pool_json(struct pool *pool, struct json *json, const char *key);
+
+#endif

@@ -1,0 +1,22 @@
+/* Starts worker programs: fork, then execute. */
+#ifndef HERMES_SUPERVISOR_SPAWN_H
+#define HERMES_SUPERVISOR_SPAWN_H
+
+#include "supervisor/privileges.h"
+
+struct spawner {
+	const struct privileges *privileges;
+	const char *state_dir;     /* told to config-sync only */
+	char libexec[4096];        /* folder of hermes-ROLE */
+	int journal_fd;            /* passed on as descriptor 4; -1: none */
+};
+
+/* Finds the workers' folder: HERMES_LIBEXEC_DIR (never under set-user-id or file capabilities), ../libexec beside our own
+ * program, else /usr/libexec/hermes. */
+void spawn_find_libexec(struct spawner *spawner);
+
+/* Starts hermes-ROLE --index N. Its descriptor 3 is one end of a channel; *channel becomes the other. It inherits nothing
+ * else but standard output and error. Returns its process id, or -errno. */
+pid_t spawn_worker(const struct spawner *spawner, enum ipc_role role, unsigned index, int *channel);
+
+#endif

@@ -1,0 +1,414 @@
+#include "supervisor/supervisor.h"
+#include "ipc/log.h"
+#include "store/config.h"
+#include "supervisor/change.h"
+#include "supervisor/clock.h"
+#include "supervisor/control.h"
+#include "supervisor/dial.h"
+#include "supervisor/explain.h"
+#include "supervisor/files.h"
+#include "supervisor/listeners.h"
+#include "supervisor/notify.h"
+#include "supervisor/pool.h"
+#include "supervisor/watch.h"
+
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define DRAIN_MAX_MS 60000u     /* systemd kills after 90 s */
+#define BOOT_LIMIT_S 45
+
+static const char *const state_names[] = {
+	[SUPERVISOR_BOOTING] = "starting", [SUPERVISOR_RUNNING] = "running", [SUPERVISOR_STOPPING] = "stopping",
+};
+
+const char *supervisor_state_name(enum supervisor_state state)
+{
+	return state_names[state];
+}
+
+/* --- folders -------------------------------------------------------------------------------------------------------- */
+
+static int make_folder(const char *path, mode_t mode)
+{
+	char part[4096];
+	if (snprintf(part, sizeof(part), "%s", path) >= (int)sizeof(part))
+		return -ENAMETOOLONG;
+	for (char *p = part + 1; *p; p++) {
+		if (*p != '/')
+			continue;
+		*p = '\0';
+		if (mkdir(part, 0755) == 0 && chmod(part, 0755))
+			return -errno;
+		*p = '/';
+	}
+	if (mkdir(part, mode) == 0)
+		return chmod(part, mode) ? -errno : 0;
+	return errno == EEXIST ? 0 : -errno;
+}
+
+/* The store's folder belongs to the workers' user: config-sync is the only one who opens it. */
+static int give_state_folder(const struct supervisor *s)
+{
+	int fd = open(s->options->state_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	int error = fchmod(fd, 0700) && errno != EPERM ? -errno : 0;
+	if (!error && s->privileges.root && fchown(fd, s->privileges.uid, s->privileges.gid))
+		error = -errno;
+	close(fd);
+	return error;
+}
+
+/* Files that an earlier run left under another user (before the user `hermes` was made) follow the folder. */
+static void give_state_files(const struct supervisor *s)
+{
+	static const char *const names[] = {"data.mdb", "lock.mdb"};
+	int folder = open(s->options->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names) && s->privileges.root && folder >= 0; i++) {
+		int fd = openat(folder, names[i], O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+		if (fd >= 0 && fchown(fd, s->privileges.uid, s->privileges.gid))
+			log_warn("store file not handed over", "file=%s error=%s", names[i], log_value(strerror(errno)));
+		if (fd >= 0)
+			close(fd);
+	}
+	if (folder >= 0)
+		close(folder);
+}
+
+static int make_folders(const struct supervisor *s)
+{
+	int error = make_folder(s->options->state_dir, 0700);
+	if (!error)
+		error = give_state_folder(s);
+	if (error) {
+		fprintf(stderr, "hermesd: state folder %s: %s (--state-dir names another)\n", s->options->state_dir, strerror(-error));
+		return -1;
+	}
+	give_state_files(s);
+	error = make_folder(s->options->runtime_dir, s->privileges.root ? 0755 : 0700);
+	if (error)
+		fprintf(stderr, "hermesd: runtime folder %s: %s (--runtime-dir names another)\n", s->options->runtime_dir,
+		        strerror(-error));
+	return error ? -1 : 0;
+}
+
+/* --- start ---------------------------------------------------------------------------------------------------------- */
+
+static void give_up(struct supervisor *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void give_up(struct supervisor *s, const char *format, ...)
+{
+	va_list args;
+	if (s->state != SUPERVISOR_BOOTING)
+		return;
+	fputs("hermesd: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+	s->exit_status = 1;
+	s->state = SUPERVISOR_STOPPING;
+	pool_stop(s->pool, 0);
+}
+
+void supervisor_worker_hopeless(struct supervisor *s, const char *name, const char *why)
+{
+	if (s->state == SUPERVISOR_BOOTING)
+		give_up(s, "worker %s cannot be brought up: %s", name, why);
+}
+
+static void print_lines(const struct lines *lines)
+{
+	for (size_t i = 0; i < lines->n; i++)
+		fprintf(stderr, "hermesd: %s\n", lines->v[i]);
+}
+
+static void boot_stored_done(void *arg, const struct change_result *result)
+{
+	struct supervisor *s = arg;
+	if (result->ok)
+		return;
+	print_lines(&result->errors);
+	give_up(s, "there is no configuration to run with: correct %s, and start again", s->options->config);
+}
+
+/* The file is no good: what was in force before is better than nothing. */
+static void boot_stored(struct supervisor *s)
+{
+	const struct change_request request = {.action = "load", .source = "file", .author = "boot", .boot = true};
+	change_submit(s->change, &request, -1, boot_stored_done, s);
+}
+
+static void remember_stale(struct supervisor *s, const char *why)
+{
+	free(s->stale);
+	s->stale = why ? strdup(why) : NULL;
+}
+
+static void log_lines(const char *event, const struct lines *lines, bool error)
+{
+	for (size_t i = 0; i < lines->n; i++)
+		log_event(error ? LOG_ERROR_ : LOG_WARN_, event, "text=%s", log_value(lines->v[i]));
+}
+
+static void boot_file_done(void *arg, const struct change_result *result)
+{
+	struct supervisor *s = arg;
+	log_lines("configuration warning", &result->warnings, false);
+	if (result->ok) {
+		if (result->errors.n)
+			remember_stale(s, lines_first(&result->errors));
+		log_lines("configuration file refused, serving the stored one", &result->errors, true);
+		return;
+	}
+	if (s->state != SUPERVISOR_BOOTING)
+		return;
+	print_lines(&result->errors);
+	log_lines("configuration file refused", &result->errors, true);
+	remember_stale(s, lines_first(&result->errors));
+	boot_stored(s);
+}
+
+static void boot(struct supervisor *s)
+{
+	struct change_request request = {
+		.action = "file", .name = s->options->config, .source = "file", .author = "boot", .boot = true,
+	};
+	pool_start_role(s->pool, IPC_CONFIG_SYNC);
+	int fd = open(s->options->config, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd >= 0) {
+		change_submit(s->change, &request, fd, boot_file_done, s);
+		return;
+	}
+	fprintf(stderr, "hermesd: cannot read %s: %s\n", s->options->config, strerror(errno));
+	remember_stale(s, "the configuration file cannot be read");
+	boot_stored(s);
+}
+
+void supervisor_committed(struct supervisor *s)
+{
+	char status[160];
+	bool first = s->state == SUPERVISOR_BOOTING;
+	snprintf(status, sizeof(status), "Serving configuration %llu%s", (unsigned long long)s->in_force.number,
+	         s->stale ? " (the file is refused: see hermes-admin status)" : "");
+	if (first) {
+		s->state = SUPERVISOR_RUNNING;
+		log_info("ready", "generation=%llu start_ms=%llu", (unsigned long long)s->in_force.number,
+		         (unsigned long long)(clock_ms() - s->started_ms));
+		if (s->stale)
+			log_error("serving the stored configuration", "generation=%llu why=%s",
+			          (unsigned long long)s->in_force.number, log_value(s->stale));
+		notify_ready(status);
+	} else {
+		notify_status(status);
+	}
+	control_committed(s->control);
+}
+
+/* --- reload --------------------------------------------------------------------------------------------------------- */
+
+struct reload {
+	struct supervisor *supervisor;
+	change_done *done;
+	void *arg;
+};
+
+static void reload_done(void *arg, const struct change_result *result)
+{
+	static const struct change_request renew = {.action = "renew", .source = "file", .author = "reload"};
+	struct reload *r = arg;
+	struct supervisor *s = r->supervisor;
+	log_lines("configuration warning", &result->warnings, false);
+	log_lines("configuration refused", &result->errors, true);
+	remember_stale(s, result->ok ? NULL : lines_first(&result->errors));
+	files_refresh(s->files);
+	if (result->ok && result->unchanged && files_stale(s->files)) {
+		change_submit(s->change, &renew, -1, reload_done, r);
+		return;
+	}
+	notify_ready(result->ok ? "Configuration reloaded" : "Reload refused: the configuration before is still in force");
+	if (r->done)
+		r->done(r->arg, result);
+	free(r);
+}
+
+void supervisor_reload(struct supervisor *s, const char *author, change_done *done, void *arg)
+{
+	const struct change_request request = {
+		.action = "file", .name = s->options->config, .source = "file", .author = author,
+	};
+	struct reload *r = calloc(1, sizeof(*r));
+	if (!r)
+		return;
+	*r = (struct reload){.supervisor = s, .done = done, .arg = arg};
+	notify_reloading();
+	int fd = open(s->options->config, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd >= 0) {
+		change_submit(s->change, &request, fd, reload_done, r);
+		return;
+	}
+	struct change_result result = {0};
+	lines_addf(&result.errors, "%s: cannot be read: %s", s->options->config, strerror(errno));
+	reload_done(r, &result);
+	lines_clear(&result.errors);
+}
+
+/* --- stop ----------------------------------------------------------------------------------------------------------- */
+
+void supervisor_stop(struct supervisor *s)
+{
+	unsigned drain = s->in_force.config ? s->in_force.config->drain_timeout : 0;
+	log_info("stopping", "%s", s->state == SUPERVISOR_STOPPING ? "how=\"at once\"" : "how=orderly");
+	s->state = SUPERVISOR_STOPPING;
+	notify_stopping();
+	pool_stop(s->pool, drain < DRAIN_MAX_MS ? drain : DRAIN_MAX_MS);
+}
+
+void supervisor_workers_gone(struct supervisor *s)
+{
+	event_base_loopexit(s->base, NULL);
+}
+
+/* --- signals -------------------------------------------------------------------------------------------------------- */
+
+static void on_signal(evutil_socket_t number, short what, void *arg)
+{
+	struct supervisor *s = arg;
+	(void)what;
+	switch (number) {
+	case SIGCHLD: pool_reap(s->pool); break;
+	case SIGHUP:
+		if (s->state == SUPERVISOR_RUNNING)
+			supervisor_reload(s, "signal", NULL, NULL);
+		break;
+	case SIGUSR1: files_refresh(s->files); break;
+	default: supervisor_stop(s); break;
+	}
+}
+
+static void on_boot_limit(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	give_up(arg, "not ready after %d s", BOOT_LIMIT_S);
+}
+
+#define SIGNALS 5
+struct signals {
+	struct event *events[SIGNALS], *boot_limit;
+};
+
+static int signals_start(struct supervisor *s, struct signals *signals)
+{
+	static const int numbers[SIGNALS] = {SIGCHLD, SIGHUP, SIGTERM, SIGINT, SIGUSR1};
+	struct timeval limit = {.tv_sec = BOOT_LIMIT_S};
+	signal(SIGPIPE, SIG_IGN);
+	for (int i = 0; i < SIGNALS; i++) {
+		signals->events[i] = evsignal_new(s->base, numbers[i], on_signal, s);
+		if (!signals->events[i] || event_add(signals->events[i], NULL))
+			return -1;
+	}
+	signals->boot_limit = evtimer_new(s->base, on_boot_limit, s);
+	return signals->boot_limit ? event_add(signals->boot_limit, &limit) : -1;
+}
+
+static void signals_end(struct signals *signals)
+{
+	for (int i = 0; i < SIGNALS; i++)
+		if (signals->events[i])
+			event_free(signals->events[i]);
+	if (signals->boot_limit)
+		event_free(signals->boot_limit);
+}
+
+/* --- the whole ------------------------------------------------------------------------------------------------------ */
+
+static int make_modules(struct supervisor *s)
+{
+	s->base = event_base_new();
+	if (!s->base)
+		return -1;
+	s->pool = pool_new(s);
+	s->listeners = listeners_new();
+	s->files = files_new(s, s->options->config);
+	s->change = change_new(s);
+	s->explain = explain_new(s);
+	s->dialer = dialer_new(s);
+	s->watch = watch_new(s);
+	s->notify = notify_new(s->base);
+	if (!s->pool || !s->listeners || !s->files || !s->change || !s->explain || !s->dialer || !s->watch || !s->notify)
+		return -1;
+	s->control = control_new(s);
+	return s->control ? 0 : -1;
+}
+
+static void free_modules(struct supervisor *s)
+{
+	pool_free(s->pool);
+	dialer_free(s->dialer);
+	files_free(s->files);
+	listeners_free(s->listeners);
+	watch_free(s->watch);
+	notify_free(s->notify);
+	/* by now every address is free: a client that waits for our end may start the next hermesd */
+	control_free(s->control);
+	change_free(s->change);
+	explain_free(s->explain);
+	config_free(s->in_force.config);
+	if (s->in_force.memfd >= 0)
+		close(s->in_force.memfd);
+	free(s->stale);
+	if (s->base)
+		event_base_free(s->base);
+}
+
+/* Descriptors 3 and 4 are where workers find theirs; and nothing that we were started with is anybody's business. */
+static void own_descriptors(void)
+{
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+			abort();
+	close_range(3, ~0U, 0);
+}
+
+int supervisor_run(const struct options *options)
+{
+	struct supervisor s = {
+		.options = options, .exit_status = 0, .started_ms = clock_ms(), .in_force = {.memfd = -1},
+		.spawner = {.state_dir = options->state_dir, .privileges = &s.privileges},
+	};
+	struct signals signals = {0};
+	char journal[16];
+	own_descriptors();
+	s.spawner.journal_fd = notify_journal();
+	snprintf(journal, sizeof(journal), "%d", s.spawner.journal_fd);
+	if (s.spawner.journal_fd >= 0)
+		setenv("HERMES_JOURNAL_FD", journal, 1);
+	else
+		unsetenv("HERMES_JOURNAL_FD");
+	log_open("supervisor");
+	privileges_find(&s.privileges);
+	privileges_limits();
+	spawn_find_libexec(&s.spawner);
+	s.exit_status = 1;
+	if (make_folders(&s) == 0 && make_modules(&s) == 0 && signals_start(&s, &signals) == 0) {
+		s.exit_status = 0;
+		privileges_reduce(&s.privileges);
+		log_info("started", "version=%s config=%s libexec=%s", HERMES_VERSION, log_value(options->config),
+		         log_value(s.spawner.libexec));
+		boot(&s);
+		event_base_dispatch(s.base);
+		log_info("stopped", "status=%d", s.exit_status);
+	}
+	signals_end(&signals);
+	free_modules(&s);
+	return s.exit_status;
+}

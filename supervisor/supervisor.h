@@ -1,0 +1,71 @@
+/* hermesd: what its modules share, and its life from start to stop. */
+#ifndef HERMES_SUPERVISOR_SUPERVISOR_H
+#define HERMES_SUPERVISOR_SUPERVISOR_H
+
+#include "supervisor/privileges.h"
+#include "supervisor/spawn.h"
+
+struct event_base;
+struct config;
+struct pool;
+struct listeners;
+struct files;
+struct change;
+struct control;
+struct explain;
+struct dialer;
+struct watch;
+struct notify;
+
+struct options {
+	const char *config, *state_dir, *runtime_dir;
+};
+
+enum supervisor_state { SUPERVISOR_BOOTING, SUPERVISOR_RUNNING, SUPERVISOR_STOPPING };
+
+/* The configuration in force: number 0, config NULL and memfd -1 before there is one. */
+struct generation {
+	uint64_t number;
+	char digest[65];
+	int memfd;
+	struct config *config;
+	int64_t since;             /* Unix seconds when committed */
+};
+
+struct supervisor {
+	const struct options *options;
+	struct event_base *base;
+	enum supervisor_state state;
+	int exit_status;
+	uint64_t started_ms;       /* clock_ms() */
+	struct privileges privileges;
+	struct spawner spawner;
+	struct generation in_force;
+	char *stale;               /* why the configuration file is not what is in force, or NULL */
+	struct pool *pool;
+	struct listeners *listeners;
+	struct files *files;
+	struct change *change;
+	struct control *control;
+	struct explain *explain;
+	struct dialer *dialer;
+	struct watch *watch;
+	struct notify *notify;
+};
+
+const char *supervisor_state_name(enum supervisor_state state);
+/* Runs until stopped. Returns the exit status. */
+int supervisor_run(const struct options *options);
+/* Orderly stop; a second call does not wait any longer. */
+void supervisor_stop(struct supervisor *s);
+/* Reads the configuration file and log files again. done may be NULL; see change.h. */
+struct change_result;
+void supervisor_reload(struct supervisor *s, const char *author, void (*done)(void *, const struct change_result *),
+                       void *arg);
+/* From the modules: a generation is in force; a worker cannot be brought up (only matters while booting); all workers
+ * have ended (only matters while stopping). */
+void supervisor_committed(struct supervisor *s);
+void supervisor_worker_hopeless(struct supervisor *s, const char *name, const char *why);
+void supervisor_workers_gone(struct supervisor *s);
+
+#endif
