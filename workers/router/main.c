@@ -155,8 +155,10 @@ static void on_peer_message(struct ipc_channel *channel, enum ipc_type type, con
 	(void)fd;
 	if (type == IPC_MSG_ASSESSED)
 		on_assessed(r, &m->assessed);
-	else if (type == IPC_MSG_HEALTH)
-		on_health(r, ipc_peer_index(channel), &m->health);
+	/* by the index that the supervisor gave it, not by the one that it claims */
+	for (unsigned i = 0; type == IPC_MSG_HEALTH && i < TUNNELS_MAX; i++)
+		if (r->tunnels[i] == channel)
+			on_health(r, i, &m->health);
 }
 
 static void on_peer_ended(struct ipc_channel *channel, const char *reason, void *arg)
