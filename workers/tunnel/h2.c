@@ -16,16 +16,10 @@
 
 /* --- the end --------------------------------------------------------------------------------------------------------- */
 
-static void h2_free(struct h2 *h2)
+void h2_free(struct h2 *h2)
 {
-	if (!h2->dead || h2->busy > 0)
+	if (!h2->dead || h2->busy > 0 || h2->streams)
 		return;
-	while (h2->touched) {
-		h2->touched->touched = false;
-		h2->touched = h2->touched->touched_next;
-	}
-	while (h2->streams)
-		h2_stream_free(h2->streams);
 	nghttp2_session_del(h2->session);
 	h2->session = NULL;
 	event_free(h2->timer);
@@ -35,6 +29,15 @@ static void h2_free(struct h2 *h2)
 	else
 		h2->pool.gone(h2->arg, h2->error, h2->detail);
 	free(h2);
+}
+
+static void tell_closing(struct h2 *h2)
+{
+	if (h2->server || !h2->closing || !h2->pool.closing)
+		return;
+	void (*closing)(void *arg) = h2->pool.closing;
+	h2->pool.closing = NULL;
+	closing(h2->arg);
 }
 
 /* The connection is over: every stream hears of it. linger: what waits is still written. */
@@ -49,9 +52,14 @@ static void die(struct h2 *h2, enum flow_error error, const char *detail, bool l
 	struct transport *transport = h2->transport;
 	h2->transport = NULL;
 	h2->busy++;
-	for (struct h2_stream *s = h2->streams, *next; s; s = next) {
-		next = s->next;
-		h2_stream_broken(s, error, h2->detail);
+	tell_closing(h2);
+	for (struct h2_stream *s = h2->streams; s; s = s->next)
+		h2_touch(s);
+	while (h2->touched) {
+		struct h2_stream *stream = h2->touched;
+		h2->touched = stream->touched_next;
+		stream->touched = false;
+		h2_stream_broken(stream, error, h2->detail);
 	}
 	h2->busy--;
 	if (linger)
@@ -77,15 +85,6 @@ static void give_up(struct h2 *h2, uint32_t code, const char *why)
 	produce(h2);
 	h2->busy--;
 	die(h2, FLOW_TERMINATED, why, true);
-}
-
-static void tell_closing(struct h2 *h2)
-{
-	if (h2->server || !h2->closing || !h2->pool.closing)
-		return;
-	void (*closing)(void *arg) = h2->pool.closing;
-	h2->pool.closing = NULL;
-	closing(h2->arg);
 }
 
 /* --- one turn -------------------------------------------------------------------------------------------------------- */

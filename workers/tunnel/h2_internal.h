@@ -102,7 +102,7 @@ void h2_stream_settle(struct h2_stream *stream);
 nghttp2_data_provider h2_stream_provider(struct h2_stream *stream);
 int h2_stream_send_data(struct h2_stream *stream, const uint8_t *frame_header, size_t length);
 extern const struct leg_ops h2_server_ops, h2_client_ops;
-/* The connection broke: tells the flow and frees. */
+/* The connection broke: tells the flow, and frees; a stream whose exchange was complete waits for its flow to let go. */
 void h2_stream_broken(struct h2_stream *stream, enum flow_error error, const char *detail);
 
 /* h2_abuse.c: false when it was once too often; the caller ends the connection with ENHANCE_YOUR_CALM. */
@@ -113,6 +113,8 @@ bool h2_abuse_reset_sent(struct h2_abuse *abuse);
 bool h2_abuse_tiny_window(struct h2_abuse *abuse);
 
 /* h2.c */
+/* Frees a dead connection when no stream of it is held by a flow any more. */
+void h2_free(struct h2 *h2);
 void h2_settle(struct h2 *h2);
 /* Has frames to send: the transport asks for them in this turn. */
 void h2_want(struct h2 *h2);

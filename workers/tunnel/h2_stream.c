@@ -374,6 +374,11 @@ static void stream_close(struct leg *leg, enum flow_error error)
 	struct h2_stream *stream = (struct h2_stream *)leg;
 	struct h2 *h2 = stream->h2;
 	leg->flow = NULL;
+	if (h2->dead) {
+		if (!stream->touched)
+			h2_stream_free(stream);
+		return h2_free(h2);
+	}
 	if (error != FLOW_NONE) {
 		h2->queued -= stream->out.bytes;
 		chunks_clear(&stream->out);
