@@ -27,6 +27,7 @@ void log_sink_open(void)
 	sink = SINK_OTHER;
 	dropped = 0;
 	torn = false;
+	tzset();          /* reads /etc/localtime, which the C library otherwise looks for at the first line */
 	if (fstat(STDERR_FILENO, &st))
 		return;
 	sink = S_ISREG(st.st_mode) ? SINK_FILE : S_ISSOCK(st.st_mode) ? SINK_SOCKET : SINK_OTHER;
