@@ -12,7 +12,7 @@ PYTHON  ?= /usr/bin/python3
 
 # Libraries, by pkg-config. Each program links what it uses: static archives and --as-needed see to it that only
 # tunnel carries OpenSSL and nghttp2, and only config-sync (and hermesd -t) LMDB and libfyaml.
-PKGS    := libevent_core libnghttp2 libssl libcrypto msgpack libsystemd libseccomp libcares jansson lmdb libfyaml
+PKGS    := libevent_core libnghttp2 libssl libcrypto msgpack libsystemd libseccomp libcares jansson lmdb libfyaml libmd
 CPPFLAGS += -D_GNU_SOURCE -I. -DHERMES_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings \
            -Wvla -Wformat=2 -Werror
@@ -63,7 +63,9 @@ UNIT_TESTS = $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/te
 $(BUILD)/tests/test_%: $(BUILD)/obj/tests/unit/test_%.o $(BUILD)/lib/hermesd.a $(BUILD)/lib/hermes-admin.a $(ARCHIVES)
 	@mkdir -p $(@D); echo "  link $@"
 	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LDLIBS) -lcmocka
-unit-tests: $(UNIT_TESTS)
+$(BUILD)/tests/fake_worker: $(BUILD)/obj/tests/unit/fake_worker.o $(BUILD)/lib/store.a $(BUILD)/lib/ipc.a
+	$(LINK)
+unit-tests: $(UNIT_TESTS) $(BUILD)/tests/fake_worker
 
 # --- fuzz targets: tests/fuzz/fuzz_THING.c (libFuzzer); seeds in tests/fuzz/corpus/THING/
 FUZZ_TARGETS = $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -89,7 +91,8 @@ demo:
 
 # QUICK=1: fewer and shorter rounds. BENCH="link latency ...": some parts only.
 BENCH_PROGRAMS = $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
-$(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(ARCHIVES)
+$(BUILD)/lib/bench.a: $(call objects,tests/bench/lib)
+$(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(BUILD)/lib/bench.a $(ARCHIVES)
 	@mkdir -p $(@D); echo "  link $@"
 	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LDLIBS)
 bench-programs: $(BENCH_PROGRAMS)

@@ -138,6 +138,7 @@ static void __attribute__((noreturn)) child_main(const struct spawner *s, enum i
 	int error = lay_out_descriptors(raised(channel), raised(s->journal_fd), executable);
 	if (error)
 		child_failed(program, "descriptors", -error);
+	setpgid(0, 0);            /* what the terminal or timeout(1) sends is for the supervisor alone */
 	set_oom_score(role);
 	error = privileges_drop(s->privileges, role);
 	if (error)
