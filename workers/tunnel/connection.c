@@ -167,7 +167,7 @@ static void begin_socks(struct connection *c)
 {
 	c->kind = SOCKS;
 	c->origin.carry = "socks5";
-	socks5_session_new(c->bound->tunnel, c->transport, &c->origin, &c->first, connection_free, c);
+	socks5_session_new(c->bound->tunnel, c->transport, &c->origin, connection_free, c);
 }
 
 /* HTTP by its first bytes. */

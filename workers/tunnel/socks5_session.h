@@ -1,0 +1,13 @@
+/* A SOCKS 5 connection up to its CONNECT, which becomes a flow's in leg. */
+#ifndef HERMES_TUNNEL_SOCKS5_SESSION_H
+#define HERMES_TUNNEL_SOCKS5_SESSION_H
+
+#include "workers/tunnel/flow.h"
+#include "workers/tunnel/transport.h"
+#include "workers/tunnel/tunnel.h"
+
+/* Takes over the transport; sets origin->proven_user. gone(arg): the connection is no more. */
+void socks5_session_new(struct tunnel *tunnel, struct transport *transport, struct origin *origin,
+                        void (*gone)(void *arg), void *arg);
+
+#endif
