@@ -123,7 +123,7 @@ static int send_datagram(int socket, const uint8_t *data, size_t length, int fd)
 	}
 }
 
-/* Takes the descriptors out of a received message: the first stays in *fd, further ones are closed. Returns their number. */
+/* Takes the descriptors out of a received message: the first stays in *fd, further ones are closed. Returns how many. */
 static unsigned take_fds(struct msghdr *msg, int *fd)
 {
 	unsigned n = 0;
@@ -202,7 +202,8 @@ static void release(struct ipc_channel *ch)
 static void end_lied(struct ipc_channel *ch, unsigned type, const char *fault)
 {
 	char reason[192];
-	snprintf(reason, sizeof(reason), "%s (%u) from %s: %s", ipc_type_name(type), type, ipc_role_name(ch->peer), fault);
+	snprintf(reason, sizeof(reason), "%s (%u) from %s: %s", ipc_type_name(type), type, ipc_role_name(ch->peer),
+	         fault);
 	end(ch, reason);
 }
 
@@ -424,7 +425,8 @@ struct ipc_channel *ipc_channel_new(struct event_base *base, int fd, enum ipc_ro
 	if (!ch->read_event || !ch->write_event || event_add(ch->read_event, NULL))
 		goto failed;
 	struct ipc_hello hello = {
-		.schema = IPC_SCHEMA, .version = HERMES_VERSION, .role = self, .index = self_index, .pid = (uint32_t)getpid(),
+		.schema = IPC_SCHEMA, .version = HERMES_VERSION, .role = self, .index = self_index,
+		.pid = (uint32_t)getpid(),
 	};
 	if (ipc_send(ch, IPC_MSG_HELLO, &hello, -1))
 		goto failed;

@@ -141,7 +141,9 @@ struct cursor {
 };
 
 /* What one head says: a scalar's value, or the length or count of what follows. */
-enum kind { KIND_NONE, KIND_UINT, KIND_NEGATIVE, KIND_NIL, KIND_BOOL, KIND_STR, KIND_BIN, KIND_ARRAY, KIND_MAP, KIND_OTHER };
+enum kind {
+	KIND_NONE, KIND_UINT, KIND_NEGATIVE, KIND_NIL, KIND_BOOL, KIND_STR, KIND_BIN, KIND_ARRAY, KIND_MAP, KIND_OTHER
+};
 struct head {
 	enum kind kind;
 	uint64_t value;           /* KIND_NEGATIVE: two's complement; KIND_OTHER: bytes of body (ext type, float) */
@@ -177,7 +179,8 @@ static const struct { uint8_t kind, width; } heads[32] = {
 	[0x07] = {KIND_OTHER, 1}, [0x08] = {KIND_OTHER, 2}, [0x09] = {KIND_OTHER, 4},   /* ext: + 1 of type */
 	[0x0a] = {KIND_OTHER, 0}, [0x0b] = {KIND_OTHER, 0},                             /* float, double */
 	[0x0c] = {KIND_UINT, 1}, [0x0d] = {KIND_UINT, 2}, [0x0e] = {KIND_UINT, 4}, [0x0f] = {KIND_UINT, 8},
-	[0x10] = {KIND_NEGATIVE, 1}, [0x11] = {KIND_NEGATIVE, 2}, [0x12] = {KIND_NEGATIVE, 4}, [0x13] = {KIND_NEGATIVE, 8},
+	[0x10] = {KIND_NEGATIVE, 1}, [0x11] = {KIND_NEGATIVE, 2}, [0x12] = {KIND_NEGATIVE, 4},
+	[0x13] = {KIND_NEGATIVE, 8},
 	[0x14] = {KIND_OTHER, 0}, [0x15] = {KIND_OTHER, 0}, [0x16] = {KIND_OTHER, 0}, [0x17] = {KIND_OTHER, 0},
 	[0x18] = {KIND_OTHER, 0},                                                       /* fixext 1...16 */
 	[0x19] = {KIND_STR, 1}, [0x1a] = {KIND_STR, 2}, [0x1b] = {KIND_STR, 4},
@@ -424,9 +427,9 @@ static bool read_message(struct cursor *c, void *out, unsigned *type)
 	*type = (unsigned)number;
 	memset(out, 0, d->size);
 	for (uint64_t i = 0; i + 1 < head.value; i++) {
-		c->field = i < d->n_fields ? d->fields[i].name : "a field unknown here";
-		bool ok = i < d->n_fields ? read_field(c, d->fields[i].type, (char *)out + d->fields[i].offset) : skip(c, 0);
-		if (!ok)
+		const struct ipc_field *f = i < d->n_fields ? &d->fields[i] : NULL;
+		c->field = f ? f->name : "a field unknown here";
+		if (!(f ? read_field(c, f->type, (char *)out + f->offset) : skip(c, 0)))
 			return false;
 	}
 	c->field = NULL;

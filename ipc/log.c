@@ -3,7 +3,6 @@
 #include "ipc/log.h"
 #include "ipc/log_sink.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>

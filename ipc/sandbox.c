@@ -69,7 +69,7 @@ static int close_doors(enum ipc_role role, bool trace)
 	else if (error)
 		return error;
 	if (!confined && role == IPC_CONFIG_SYNC)
-		log_warn("files not confined", "%s", "reason=\"no Landlock: file permissions alone limit what it opens\"");
+		log_warn("files not confined", "%s", "reason=\"no Landlock: file permissions alone limit it\"");
 	error = sandbox_capabilities(role);
 	return error ? error : sandbox_filter(role, confined, trace);
 }

@@ -28,7 +28,8 @@ struct call {
 	{.number = SCMP_SYS(name), .n = 1, .args = {{(arg), SCMP_CMP_MASKED_EQ, (mask), (value)}}}
 /* SOCK_CLOEXEC and SOCK_NONBLOCK ride on the type */
 #define SOCKET(family, type)                                                                                          \
-	{.number = SCMP_SYS(socket), .n = 2, .args = {{0, SCMP_CMP_EQ, (family), 0}, {1, SCMP_CMP_MASKED_EQ, 0xf, (type)}}}
+	{.number = SCMP_SYS(socket), .n = 2,                                                                          \
+	 .args = {{0, SCMP_CMP_EQ, (family), 0}, {1, SCMP_CMP_MASKED_EQ, 0xf, (type)}}}
 
 /* Memory (never executable), time, signals, locks, and everything on descriptors that are there already. */
 static const struct call common[] = {
@@ -121,7 +122,7 @@ static int allow_role(scmp_filter_ctx ctx, enum ipc_role role, bool confined)
 	return error;
 }
 
-/* --- tracing: for whoever looks for a call that the list lacks ------------------------------------------------------ */
+/* --- tracing: for whoever looks for a call that the list lacks ----------------------------------------------------- */
 
 static void on_refused(int signal, siginfo_t *info, void *context)
 {
@@ -154,7 +155,7 @@ int sandbox_filter(enum ipc_role role, bool confined, bool trace)
 		return error ? error : -ENOMEM;
 	error = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
 	if (!error)
-		error = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);   /* a binary tree: the data path calls often */
+		error = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);   /* binary tree: for the data path */
 	if (!error)
 		error = allow_role(ctx, role, confined);
 	if (!error)

@@ -1,4 +1,4 @@
-/* The reader's side of the shared counters. The writer is another process: nothing in the region is believed unchecked. */
+/* The reader's side of the shared counters. The writer is another process: nothing in the region is taken on trust. */
 #include "ipc/stats.h"
 #include "ipc/stats_layout.h"
 
@@ -118,7 +118,9 @@ const char *stats_view_set(const struct stats_view *view, unsigned i, enum stats
 static const uint64_t *find_slot(const struct stats_view *view, unsigned i, enum stats_metric metric, unsigned n)
 {
 	const struct seen *seen = look(view, i);
-	if (!seen || seen->foreign || (unsigned)metric >= STATS_METRIC_COUNT || seen->scope != stats_describe(metric)->scope)
+	if (!seen || seen->foreign || (unsigned)metric >= STATS_METRIC_COUNT)
+		return NULL;
+	if (seen->scope != stats_describe(metric)->scope)
 		return NULL;
 	unsigned slot = stats_slot(metric);
 	return slot + n <= view->slots[seen->scope] ? &set_at(view, i)->slots[slot] : NULL;

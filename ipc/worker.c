@@ -211,8 +211,8 @@ struct worker *worker_start(enum ipc_role role, int argc, char **argv, unsigned 
 		fatal("event loop", "error=%s", log_value(strerror(errno)));
 	if (stats_sets && !(w->stats = stats_new(stats_sets)))
 		fatal("shared counters", "error=%s", log_value(strerror(errno)));
-	w->supervisor = ipc_channel_new(w->base, WORKER_SUPERVISOR_FD, role, w->index, IPC_SUPERVISOR, on_message, on_ended,
-	                                w);
+	w->supervisor = ipc_channel_new(w->base, WORKER_SUPERVISOR_FD, role, w->index, IPC_SUPERVISOR, on_message,
+	                                on_ended, w);
 	if (!w->supervisor)
 		fatal("channel to the supervisor", "error=%s", log_value(strerror(errno)));
 	return w;
