@@ -75,7 +75,7 @@ struct span { const char *text; size_t n; };
 
 /* What is collected while the fields of a head are read; spans point into its text. */
 struct reading {
-	struct span host, length, encoding, upgrade, key, version, accept;
+	struct span host, encoding, upgrade, key, version, accept;
 	unsigned hosts, lengths, encodings, keys, versions, accepts, upgrades;
 	struct span nominated[NOMINATED];
 	unsigned n_nominated;
@@ -194,7 +194,7 @@ static bool own_value(struct h1_parser *p, struct reading *r, enum own own, stru
 	struct h1_hop *hop = &p->hop;
 	switch (own) {
 	case OWN_HOST: keep_span(&r->host, &r->hosts, value); return true;
-	case OWN_LENGTH: keep_span(&r->length, &r->lengths, value); return true;
+	case OWN_LENGTH: r->lengths++; return true;
 	case OWN_ENCODING: keep_span(&r->encoding, &r->encodings, value); return true;
 	case OWN_UPGRADE: keep_span(&r->upgrade, &r->upgrades, value); return true;
 	case OWN_KEY: keep_span(&r->key, &r->keys, value); return true;
@@ -208,12 +208,12 @@ static bool own_value(struct h1_parser *p, struct reading *r, enum own own, stru
 	return true;
 }
 
-/* Whether a field with a meaning for this hop is also passed on. (Content-Length is added when it was checked.) */
+/* Whether a field with a meaning for this hop is also passed on. */
 static bool passed_on(const struct h1_parser *p, enum own own)
 {
 	if (own == OWN_EXPECT)
 		return p->hop.minor > 0;   /* RFC 9110 10.1.1: ignored in HTTP/1.0 */
-	return own == OWN_NONE || own == OWN_KEY || own == OWN_VERSION || own == OWN_ACCEPT;
+	return own == OWN_NONE || own == OWN_LENGTH || own == OWN_KEY || own == OWN_VERSION || own == OWN_ACCEPT;
 }
 
 static enum h1_result field_line(struct h1_parser *p, struct reading *r, const char *line, size_t n)
@@ -265,7 +265,6 @@ static enum h1_result read_framing(struct h1_parser *p, const struct reading *r)
 		return H1_MORE;
 	if (r->lengths > 1)
 		return fail(p, 400, "more than one Content-Length");
-	head_add_n(p->head, "content-length", 14, r->length.text, r->length.n);
 	if (p->head->content_length < 0)
 		return fail(p, 400, "bad Content-Length");
 	hop->length = (uint64_t)p->head->content_length;

@@ -8,7 +8,7 @@
 static bool is_host_char(char c)
 {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ||
-	       c == '_' || c == '~';
+	       c == '_';
 }
 
 /* 1..65535 without leading zeros: "080" must not slip past a policy on port 80. */
