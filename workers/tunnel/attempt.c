@@ -77,29 +77,11 @@ void attempt_cancel(struct attempt *a)
 
 /* --- ends ------------------------------------------------------------------------------------------------------------- */
 
-static enum stats_metric failure_metric(enum flow_error error)
-{
-	static const enum stats_metric metrics[FLOW_ERROR_COUNT] = {
-#define E(ID, status, token, retry, metric) [FLOW_##ID] = STATS_CLUSTER_FAIL_##metric,
-		FLOW_ERRORS(E)
-#undef E
-	};
-	return metrics[error];
-}
-
-void cluster_count_failure(struct stats_set *stats, enum flow_error error)
-{
-	if (stats && error != FLOW_NONE)
-		stats_add(stats, failure_metric(error), 1);
-}
-
 static void attempt_failed(struct attempt *a, enum flow_error error, const char *detail)
 {
 	struct flow *flow = a->request.flow;
 	struct clusters *all = a->all;
 	char text[400];
-	if (a->cluster)
-		cluster_count_failure(a->cluster->stats, error);
 	all->used = a->used;
 	const char *name = a->used.endpoint ? a->used.endpoint : "";
 	bool bare = !*name || strncmp(detail, name, strlen(name)) == 0;

@@ -66,7 +66,7 @@ static struct endpoint *endpoint_new(struct cluster *cluster, const struct confi
 
 static void endpoint_free(struct endpoint *e)
 {
-	health_free(e->health);
+	endpoint_health_free(e->health);
 	for (unsigned kind = 0; kind < POOL_KINDS; kind++)
 		if (e->pools[kind])
 			pool_retire(e->pools[kind]);
@@ -320,7 +320,7 @@ static void cluster_update(struct cluster *cluster, struct generation *generatio
 	set_endpoints(cluster, config);
 	retire_targets(cluster);
 	for (unsigned i = 0; i < cluster->n; i++)
-		health_update(cluster->endpoints[i]);
+		endpoint_health_update(cluster->endpoints[i]);
 	generation_unref(before);
 }
 

@@ -45,13 +45,11 @@ struct endpoint_used {
  * where none was chosen). */
 void cluster_used(struct clusters *clusters, struct endpoint_used *used);
 /* Outcome of an opened attempt for passive health (ejection); ok: a response below 500 or an open tunnel.
- * What could not be opened was counted already. */
+ * What could not be opened is known already. */
 void cluster_report(struct clusters *clusters, const char *cluster, int endpoint, bool ok);
 
 /* The cluster's counters, for what the flow counts; made where there are none. */
 struct stats_set *cluster_stats(struct clusters *clusters, const char *cluster);
-/* Counts a failure by its reason. Attempts that could not be opened are counted already. */
-void cluster_count_failure(struct stats_set *stats, enum flow_error error);
 
 /* For `flows`, `clusters list`: comma-separated JSON objects of pools. */
 struct json;

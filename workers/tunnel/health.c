@@ -210,7 +210,7 @@ static struct health *health_new(struct endpoint *endpoint)
 	return h;
 }
 
-void health_free(struct health *h)
+void endpoint_health_free(struct health *h)
 {
 	if (!h)
 		return;
@@ -219,11 +219,11 @@ void health_free(struct health *h)
 	free(h);
 }
 
-void health_update(struct endpoint *e)
+void endpoint_health_update(struct endpoint *e)
 {
 	const struct config_health_check *check = &e->cluster->config->health_check;
 	if (check->interval == 0) {
-		health_free(e->health);
+		endpoint_health_free(e->health);
 		e->health = NULL;
 		e->down = false;             /* the new generation's table knows nothing of it */
 		return;

@@ -5,7 +5,7 @@
 #include "workers/tunnel/endpoint.h"
 
 /* The endpoint's cluster was configured (anew): checks begin, change or end as it says. */
-void health_update(struct endpoint *endpoint);
-void health_free(struct health *health);   /* NULL is fine */
+void endpoint_health_update(struct endpoint *endpoint);
+void endpoint_health_free(struct health *health);   /* NULL is fine */
 
 #endif

@@ -52,10 +52,19 @@ static const char *line_end(const char *p)
 /* --- resolv.conf ------------------------------------------------------------------------------------------------------ */
 
 /* A link-local server with a zone ("fe80::1%eth0") is nothing that c-ares 1.18 takes: skipped. */
-static bool server_valid(const char *text)
+static void parse_server(struct resolv_conf *out, const char *text)
 {
 	struct sockaddr_storage address;
-	return address_parse(text, &address);
+	char bare[64];
+	unsigned long port = 53;
+	const char *end = text[0] == '[' ? strchr(text, ']') : NULL;
+	snprintf(bare, sizeof(bare), "%.*s", end ? (int)(end - text - 1) : 63, end ? text + 1 : text);
+	if (end && end[1])
+		port = end[1] == ':' ? strtoul(end + 2, NULL, 10) : 0;
+	if (!address_parse(bare, &address) || port < 1 || port > 65535 || out->n >= RESOLV_SERVERS)
+		return;
+	memcpy(out->servers[out->n].address, bare, sizeof(out->servers[0].address));
+	out->servers[out->n++].port = (uint16_t)port;
 }
 
 static int bounded(const char *digits, int low, int high)
@@ -76,16 +85,15 @@ static void parse_option(struct resolv_conf *out, const char *option)
 
 void resolv_conf_parse(const char *text, struct resolv_conf *out)
 {
+	memset(out, 0, sizeof(*out));        /* two of them are compared as bytes */
 	*out = (struct resolv_conf){.timeout_ms = 2000, .tries = 3};
 	for (const char *p = text; *p;) {
 		const char *end = line_end(p);
 		char word[64];
 		const char *at = next_word(p, end, word, sizeof(word));
 		bool options = at && strcmp(word, "options") == 0;
-		if (at && strcmp(word, "nameserver") == 0 && out->n < RESOLV_SERVERS &&
-		    next_word(at, end, out->servers[out->n], sizeof(out->servers[0])) &&
-		    server_valid(out->servers[out->n]))
-			out->n++;
+		if (at && strcmp(word, "nameserver") == 0 && next_word(at, end, word, sizeof(word)))
+			parse_server(out, word);
 		while (options && (at = next_word(at, end, word, sizeof(word))))
 			parse_option(out, word);
 		p = *end ? end + 1 : end;
@@ -97,8 +105,10 @@ void resolv_conf_csv(const struct resolv_conf *conf, char *out, size_t size)
 	size_t used = 0;
 	out[0] = 0;
 	for (unsigned i = 0; i < conf->n && used < size; i++) {
-		bool v6 = strchr(conf->servers[i], ':');
-		int n = snprintf(out + used, size - used, "%s%s%s%s", i ? "," : "", v6 ? "[" : "", conf->servers[i], v6 ? "]" : "");
+		const char *address = conf->servers[i].address;
+		bool v6 = strchr(address, ':');
+		int n = snprintf(out + used, size - used, "%s%s%s%s:%u", i ? "," : "", v6 ? "[" : "", address, v6 ? "]" : "",
+		                 conf->servers[i].port);
 		used += n > 0 ? (size_t)n : 0;
 	}
 }

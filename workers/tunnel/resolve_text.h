@@ -5,17 +5,19 @@
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define RESOLV_SERVERS 8
 #define HOSTS_NAMES 65536             /* entries that are read; the rest of a larger file is left */
 
 struct resolv_conf {
-	char servers[RESOLV_SERVERS][64];   /* addresses, as written */
+	struct { char address[48]; uint16_t port; } servers[RESOLV_SERVERS];
 	unsigned n;
 	int timeout_ms, tries;
 	bool rotate;
 };
-/* Anything unknown is skipped: never fails. Search lists are not read: names of the overlay are absolute. */
+/* Anything unknown is skipped: never fails. Search lists are not read: names of the overlay are absolute. A server may
+ * be written with its port, as OpenBSD does: "[192.0.2.1]:5353". */
 void resolv_conf_parse(const char *text, struct resolv_conf *out);
 /* As ares_set_servers_ports_csv() takes it; out: at least RESOLV_SERVERS * 68 bytes. */
 void resolv_conf_csv(const struct resolv_conf *conf, char *out, size_t size);
