@@ -24,13 +24,15 @@ void store_version_clear(struct store_version *v);
  * -EUCLEAN when it is damaged beyond its records' checksums, with *why (static text). */
 int store_open(const char *folder, size_t map_size, struct store **store, const char **why);
 void store_close(struct store *store);
+/* Renames a damaged store's file to store.damaged-TIMESTAMP (path in moved), so that a new one can be made. */
+int store_set_aside(const char *folder, char *moved, size_t size);
 
 /* Adds a candidate; sets v->version. Synced to disk on return. -ENOSPC: disk or map full, nothing changed. */
 int store_add(struct store *store, struct store_version *v);
 /* Makes version the one in force (the one before becomes superseded), in one transaction, synced. */
 int store_set_in_force(struct store *store, uint64_t version);
 int store_refuse(struct store *store, uint64_t version, const char *reason);
-/* 0: none. A version whose record does not check is skipped for the newest older one that was in force: *skipped counts. */
+/* v->version 0: none. A version whose record does not check is skipped for the newest older one that was in force: *skipped counts. */
 int store_in_force(struct store *store, struct store_version *v, unsigned *skipped);
 int store_get(struct store *store, uint64_t version, struct store_version *v);
 /* Newest first, without texts; malloc'd array. */

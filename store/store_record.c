@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "store/store_record.h"
+#include "store/digest.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* "HRM", kind, format (32 bits, big endian), SHA-256 of the eight bytes before and of what follows */
+#define HEADER 8
+#define PREFIX (HEADER + 32)
+
+static void checksum(const uint8_t *record, size_t length, uint8_t out[32])
+{
+	uint8_t all[RECORD_MAX];
+
+	memcpy(all, record, HEADER);
+	memcpy(all + HEADER, record + PREFIX, length - PREFIX);
+	digest_sha256(all, length - 32, out);
+}
+
+size_t record_write(char kind, const char *const *fields, unsigned n, uint8_t out[RECORD_MAX])
+{
+	size_t used = PREFIX;
+
+	memset(out, 0, PREFIX);
+	memcpy(out, "HRM", 3);
+	out[3] = (uint8_t)kind;
+	out[7] = RECORD_FORMAT;
+	for (unsigned i = 0; i < n; i++) {
+		size_t length = strnlen(fields[i], RECORD_MAX - 1 - used > 512 ? 512 : 0);
+		memcpy(out + used, fields[i], length);
+		out[used + length] = '\0';
+		used += length + 1;
+	}
+	checksum(out, used, out + HEADER);
+	return used;
+}
+
+int record_read(char kind, const void *data, size_t length, char text[RECORD_MAX], const char **fields, unsigned n)
+{
+	const uint8_t *record = data;
+	uint8_t sum[32];
+
+	if (length <= PREFIX || length > RECORD_MAX || memcmp(record, "HRM", 3) || record[3] != (uint8_t)kind)
+		return -EUCLEAN;
+	checksum(record, length, sum);
+	if (memcmp(sum, record + HEADER, 32))
+		return -EUCLEAN;
+	if (record[4] || record[5] || record[6] || record[7] != RECORD_FORMAT)
+		return -EPROTONOSUPPORT;
+	length -= PREFIX;
+	memcpy(text, record + PREFIX, length);
+	if (text[length - 1])
+		return -EUCLEAN;
+	for (char *at = text; n; n--) {
+		if (at >= text + length)
+			return -EUCLEAN;
+		*fields++ = at;
+		at += strlen(at) + 1;
+	}
+	return 0;
+}
+
+size_t record_write_version(const struct store_version *v, uint8_t out[RECORD_MAX])
+{
+	char number[24], when[24];
+	const char *fields[] = {number, when, v->source, v->author, v->name, v->digest, v->state, v->reason};
+
+	snprintf(number, sizeof(number), "%" PRIu64, v->version);
+	snprintf(when, sizeof(when), "%" PRId64, v->time);
+	return record_write('v', fields, 8, out);
+}
+
+int record_read_version(const void *data, size_t length, uint64_t version, struct store_version *v)
+{
+	char text[RECORD_MAX];
+	const char *f[8];
+	int error = record_read('v', data, length, text, f, 8);
+
+	memset(v, 0, sizeof(*v));
+	if (error)
+		return error;
+	v->version = strtoull(f[0], NULL, 10);
+	v->time = strtoll(f[1], NULL, 10);
+	snprintf(v->source, sizeof(v->source), "%s", f[2]);
+	snprintf(v->author, sizeof(v->author), "%s", f[3]);
+	snprintf(v->name, sizeof(v->name), "%s", f[4]);
+	snprintf(v->digest, sizeof(v->digest), "%s", f[5]);
+	snprintf(v->state, sizeof(v->state), "%s", f[6]);
+	snprintf(v->reason, sizeof(v->reason), "%s", f[7]);
+	return v->version == version ? 0 : -EUCLEAN;
+}
