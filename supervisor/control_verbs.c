@@ -303,7 +303,7 @@ static const struct verb verbs[] = {
 	{.name = "config show", .level = LEVEL_OPERATE, .route = ROUTE_ROLE, .role = IPC_CONFIG_SYNC},
 	{.name = "config diff", .level = LEVEL_OPERATE, .route = ROUTE_ROLE, .role = IPC_CONFIG_SYNC},
 	{.name = "config history", .level = LEVEL_READ, .route = ROUTE_LIST, .role = IPC_CONFIG_SYNC, .key = "versions"},
-	{.name = "stats", .level = LEVEL_READ, .route = ROUTE_ROLE, .role = IPC_TELEMETRY},
+	{.name = "stats", .level = LEVEL_READ, .route = ROUTE_LIST, .role = IPC_TELEMETRY, .key = "metrics"},
 	{.name = "log level", .level = LEVEL_READ, .handler = do_log_level},
 	{.name = "reload", .level = LEVEL_OPERATE, .handler = do_reload},
 	{.name = "stop", .level = LEVEL_ADMINISTER, .handler = do_stop},
