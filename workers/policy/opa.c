@@ -148,8 +148,8 @@ static const char *take_headers(json_t *object, struct opa_result *out)
 	json_object_foreach(object, name, value) {
 		struct match_header *h = &out->headers[out->n_headers++];
 		h->name = at;
-		for (; *name; name++)
-			*at++ = *name >= 'A' && *name <= 'Z' ? (char)(*name + 32) : *name;
+		for (const char *c = name; *c; c++)       /* the loop itself goes on from name */
+			*at++ = *c >= 'A' && *c <= 'Z' ? (char)(*c + 32) : *c;
 		*at++ = 0;
 		h->value = strcpy(at, json_string_value(value));
 		at += strlen(at) + 1;
