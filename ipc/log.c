@@ -162,6 +162,7 @@ static void emit(enum log_level level, const char *event, const char *fields)
 		log_sink_text(&line);
 }
 
+__attribute__((format(printf, 3, 0)))
 static void event_va(enum log_level level, const char *event, const char *fmt, va_list args)
 {
 	char raw[LOG_FIELDS], fields[LOG_FIELDS];
