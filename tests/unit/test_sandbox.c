@@ -242,7 +242,7 @@ static void libraries(void)
 	check(ssl, "SSL_new");
 	SSL_free(ssl);
 	SSL_CTX_free(tls);
-	ares_channel channel;
+	ares_channel channel = NULL;
 	check(!ares_library_init(ARES_LIB_INIT_ALL) && !ares_init(&channel), "c-ares");
 	check(!ares_set_servers_ports_csv(channel, "127.0.0.1:5353"), "c-ares servers");
 	ares_destroy(channel);
@@ -289,7 +289,7 @@ static void config_sync_works(void)
 	char path[128];
 	MDB_env *env;
 	MDB_txn *txn;
-	MDB_dbi dbi;
+	MDB_dbi dbi = 0;
 	MDB_val key = {1, (void *)(uintptr_t)"k"}, value = {5, (void *)(uintptr_t)"value"};
 	only_sockets(NULL, 0);
 	no_connections();
