@@ -19,6 +19,8 @@ WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpoi
 ifeq ($(SAN),1)
 OPT     ?= -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 LDFLAGS += -fsanitize=address,undefined
+# libasan wraps crypt_r: as-needed would take libcrypt for unneeded
+LDLIBS  += -Wl,--no-as-needed -lcrypt -Wl,--as-needed
 else
 OPT     ?= -O2 -g -fstack-protector-strong -D_FORTIFY_SOURCE=2
 endif
