@@ -29,9 +29,9 @@ struct bucket {
 struct route_index {
 	const struct config *config;
 	struct bucket *buckets;
-	struct bucket rest;      /* the routes that are filed nowhere */
 	bool by_path, by_suffix;
 	bool failed;             /* out of memory while being built */
+	struct bucket rest;      /* the routes that are filed nowhere; has no key, and stands last for its open end */
 };
 
 /* --- conditions to keys --------------------------------------------------------------------------------------------- */
