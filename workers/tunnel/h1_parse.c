@@ -175,8 +175,6 @@ static bool allowed_in_trailers(const char *name, size_t n)
 		"max-forwards", "pragma", "proxy-authenticate", "proxy-authorization", "range", "retry-after", "set-cookie",
 		"trailer", "vary", "via", "www-authenticate",
 	};
-	if (own_field(name, n) != OWN_NONE)
-		return false;
 	for (size_t i = 0; i < sizeof(refused) / sizeof(*refused); i++)
 		if (strlen(refused[i]) == n && strncasecmp(refused[i], name, n) == 0)
 			return false;
@@ -229,12 +227,14 @@ static enum h1_result field_line(struct h1_parser *p, struct reading *r, const c
 		return fail(p, 400, "control character in a header value");
 	if (p->head->n >= H1_FIELDS_MAX)
 		return fail(p, 431, "too many headers");
+	enum own own = own_field(line, name);
 	if (p->kind == H1_TRAILERS) {
-		if (allowed_in_trailers(line, name))
+		if (own == OWN_LENGTH || own == OWN_ENCODING)
+			return fail(p, 400, "framing header in the trailers");
+		if (own == OWN_NONE && allowed_in_trailers(line, name))
 			head_add_n(p->head, line, name, value.text, value.n);
 		return H1_MORE;
 	}
-	enum own own = own_field(line, name);
 	if (own != OWN_NONE && !own_value(p, r, own, value))
 		return fail(p, 400, "bad Connection header");
 	if (passed_on(p, own))
@@ -522,9 +522,9 @@ enum h1_result h1_parser_feed(struct h1_parser *p, const uint8_t *data, size_t l
 	const char *text = before > 0 ? p->hold : (const char *)data;
 	size_t n = before > 0 ? p->held : length;
 	*used = take;
-	if (check_begin(p, text + p->start, n - p->start) == H1_ERROR)
-		return H1_ERROR;
 	enum h1_result result = find_end(p, text, n);
+	if (result == H1_MORE || (result == H1_DONE && p->kind == H1_RESPONSE))
+		result = check_begin(p, text + p->start, n - p->start) == H1_ERROR ? H1_ERROR : result;
 	if (result != H1_ERROR && (result == H1_DONE ? p->scanned : n) - p->start > p->limit)
 		return too_long(p);
 	if (result == H1_MORE && before == 0)

@@ -56,8 +56,6 @@ const char *h1_authority(struct head *head, const char *text, size_t n, bool por
 		*why = "bad host in the authority";
 		return NULL;
 	}
-	if (host + 1 == n && !port_required)
-		n = host;   /* "host:": an empty port is the default one (RFC 3986 3.2.3) */
 	if ((host < n && !is_port(text + host + 1, n - host - 1)) || (host == n && port_required)) {
 		*why = "bad or missing port in the authority";
 		return NULL;
