@@ -123,7 +123,7 @@ int admin_bugreport(const struct admin_call *call)
 {
 	/* no flows: who talks to whom is nobody else's business */
 	static const char *const verbs[] = {
-		"status", "workers list", "listeners list", "clusters list", "config effective", "config history", "stats",
+		"status", "workers list", "listeners list", "clusters list", "config show", "config history", "stats",
 	};
 	char error[512];
 	struct admin_client *client = admin_connect(call->socket, 0, error, sizeof(error));
@@ -149,7 +149,7 @@ void admin_print_decision(const json_t *d)
 		{"detail", "detail", ADMIN_TEXT},     {"user", "question.user", ADMIN_TEXT},
 		{"policies", "policies", ADMIN_TEXT}, {"route", "route", ADMIN_TEXT}, {"cluster", "cluster", ADMIN_TEXT},
 		{"headers added", "add_headers", ADMIN_TEXT}, {"headers removed", "remove_headers", ADMIN_TEXT},
-		{"valid for", "valid_ms", ADMIN_MS},  {NULL, NULL, ADMIN_TEXT},
+		{"cached for", "valid_ms", ADMIN_MS}, {NULL, NULL, ADMIN_TEXT},
 	};
 	const json_t *trace = json_object_get(d, "trace");
 	const struct admin_column *from = columns;
@@ -194,7 +194,8 @@ void admin_print_change(const json_t *d)
 /* A document's text where the answer carries one, else the answer, indented. */
 void admin_print_document(const json_t *d)
 {
-	static const char *const members[] = {"text", "document", "diff"};
+	static const char *const members[] = {"document", "diff"};
+	const json_t *config = json_object_get(d, "config");
 	for (size_t i = 0; i < sizeof(members) / sizeof(*members); i++) {
 		const char *text = json_string_value(json_object_get(d, members[i]));
 		if (!text)
@@ -204,7 +205,7 @@ void admin_print_document(const json_t *d)
 			fputc('\n', stdout);
 		return;
 	}
-	json_dumpf(d, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+	json_dumpf(config ? config : d, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
 	fputc('\n', stdout);
 }
 

@@ -93,7 +93,10 @@ static void on_ended(struct ipc_channel *channel, const char *reason, void *arg)
 	ipc_channel_free(channel);
 	c->channel = NULL;
 	if (strcmp(reason, "closed") == 0) {
-		child_kill(c, c->state == CHILD_STOPPING ? "" : "its channel closed");
+		if (c->state == CHILD_STOPPING)
+			c->deadline = clock_ms() + STOP_GRACE_MS;     /* it ends now, as it was told */
+		else
+			child_kill(c, "its channel closed");
 		return;
 	}
 	log_error("worker lied", "worker=%s worker_pid=%d fault=%s", c->slot->name, (int)c->pid, log_value(reason));
@@ -156,7 +159,8 @@ void child_kill(struct child *c, const char *why)
 	if (c->state == CHILD_DEAD)
 		return;
 	bool stopping = c->state == CHILD_STOPPING;
-	snprintf(c->end, sizeof(c->end), "%s", why);
+	if (*why)
+		snprintf(c->end, sizeof(c->end), "%s", why);
 	if (c->channel)
 		ipc_channel_free(c->channel);
 	c->channel = NULL;

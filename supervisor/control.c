@@ -136,9 +136,9 @@ static void on_request(struct client *c, const struct ipc_admin_request *m, int 
 		refuse(c, m->id, 2, "%.100s: unknown verb; `hermes-admin --help` shows what there is", m->verb ? m->verb : "");
 	else if (c->open >= OPEN_MAX)
 		refuse(c, m->id, 1, "too many requests at once: wait for answers first");
-	else if (c->level < verb->level)
+	else if (c->level < verb_level(verb, &m->args))
 		refuse(c, m->id, 1, "%s needs the level %s, and %s has %s: an administrator can grant it under `admin:`",
-		       verb->name, level_name(verb->level), c->name, level_name(c->level));
+		       verb->name, level_name(verb_level(verb, &m->args)), c->name, level_name(c->level));
 	else {
 		if (verb->level > LEVEL_READ)
 			log_info("admin request", "verb=%s user=%s", log_value(verb->name), log_value(c->name));

@@ -80,7 +80,7 @@ void ask_workers(struct ask *a, const struct ipc_strs *args)
 static void add_piece(struct ask *a, const char *text, size_t length)
 {
 	bool comma = a->length && length;
-	if (!length)
+	if (!length || (a->length && a->verb->route == ROUTE_ONE))
 		return;
 	char *grown = a->length + length < PIECES_MAX ? realloc(a->pieces, a->length + length + 2) : NULL;
 	if (!grown) {

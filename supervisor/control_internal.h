@@ -69,6 +69,7 @@ struct verb {
 };
 /* NULL: no such verb. */
 const struct verb *verb_find(const char *name);
+enum level verb_level(const struct verb *verb, const struct ipc_strs *args);
 
 /* Answers and frees. json: one document or NULL; error: for people or NULL. */
 void ask_answer(struct ask *ask, unsigned status, const char *json, const char *error);

@@ -271,17 +271,6 @@ static void do_stop(struct ask *a, const struct ipc_strs *args, int *fd)
 	supervisor_stop(s);
 }
 
-/* The document in force with its defaults, secrets as ***: what a bug report may carry. */
-static void do_effective(struct ask *a, const struct ipc_strs *args, int *fd)
-{
-	const struct config *c = supervisor_of(a)->in_force.config;
-	char *json = c ? config_json(c) : NULL;
-	(void)args;
-	(void)fd;
-	ask_answer(a, json ? 0 : 1, json, json ? NULL : "no configuration is in force yet");
-	free(json);
-}
-
 static const struct verb verbs[] = {
 	{.name = "status", .level = LEVEL_READ, .handler = do_status},
 	{.name = "wait ready", .level = LEVEL_READ, .handler = do_wait},
@@ -299,15 +288,22 @@ static const struct verb verbs[] = {
 	{.name = "config check", .level = LEVEL_READ, .handler = do_check},
 	{.name = "config apply", .level = LEVEL_ADMINISTER, .handler = do_apply},
 	{.name = "config rollback", .level = LEVEL_ADMINISTER, .handler = do_rollback},
-	{.name = "config effective", .level = LEVEL_READ, .handler = do_effective},
-	{.name = "config show", .level = LEVEL_OPERATE, .route = ROUTE_ROLE, .role = IPC_CONFIG_SYNC},
-	{.name = "config diff", .level = LEVEL_OPERATE, .route = ROUTE_ROLE, .role = IPC_CONFIG_SYNC},
+	{.name = "config show", .level = LEVEL_READ, .route = ROUTE_ROLE, .role = IPC_CONFIG_SYNC},
+	{.name = "config diff", .level = LEVEL_ADMINISTER, .route = ROUTE_ROLE, .role = IPC_CONFIG_SYNC},
 	{.name = "config history", .level = LEVEL_READ, .route = ROUTE_LIST, .role = IPC_CONFIG_SYNC, .key = "versions"},
 	{.name = "stats", .level = LEVEL_READ, .route = ROUTE_LIST, .role = IPC_TELEMETRY, .key = "metrics"},
 	{.name = "log level", .level = LEVEL_READ, .handler = do_log_level},
 	{.name = "reload", .level = LEVEL_OPERATE, .handler = do_reload},
 	{.name = "stop", .level = LEVEL_ADMINISTER, .handler = do_stop},
 };
+
+enum level verb_level(const struct verb *verb, const struct ipc_strs *args)
+{
+	/* documents as they were written hold what config show shows as *** */
+	if (verb->role == IPC_CONFIG_SYNC && has(args, "--origin"))
+		return LEVEL_ADMINISTER;
+	return verb->level;
+}
 
 const struct verb *verb_find(const char *name)
 {

@@ -97,7 +97,7 @@ static void check_child(struct child *c, void *arg)
 		child_kill(c, verdict);
 		return;
 	}
-	if (w->ticks % SIZE_EVERY == 0)
+	if (w->ticks % SIZE_EVERY == 0 || !c->rss)
 		check_size(w, c, now);
 	if (c->slot->child == c && now - c->pong_at < WATCH_HANG_MS / 2)
 		child_send(c, IPC_MSG_PING, &(struct ipc_ping){.sequence = ++c->ping}, -1);
