@@ -49,13 +49,22 @@ void bound_unref(struct bound *b)
 	bound_release(b);
 }
 
+static void close_fd(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	close((int)(intptr_t)arg);
+}
+
+/* The supervisor holds the socket too: closed before libevent's change list has reached the kernel, it would stay in the
+ * epoll set for good. So it is closed in the next turn. */
 static void bound_close(struct bound *b)
 {
+	static const struct timeval now = {0};
 	if (b->event)
 		event_free(b->event);
 	b->event = NULL;
 	if (b->fd >= 0)
-		close(b->fd);
+		event_base_once(b->tunnel->base, -1, EV_TIMEOUT, close_fd, (void *)(intptr_t)b->fd, &now);
 	b->fd = -1;
 }
 
