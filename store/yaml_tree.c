@@ -156,7 +156,10 @@ static void add_scalar(struct builder *b, struct fy_event *event)
 		fail(b, node->line, node->column, "the text has a NUL character; expected none");
 		return;
 	}
-	node->plain = !token || fy_token_scalar_style(token) == FYSS_PLAIN;
+	enum fy_scalar_style style = token ? fy_token_scalar_style(token) : FYSS_PLAIN;
+	node->plain = style == FYSS_PLAIN;
+	if ((style == FYSS_SINGLE_QUOTED || style == FYSS_DOUBLE_QUOTED) && node->column > 1)
+		node->column--;                   /* a token begins after its quote */
 	node->text = config_arena_text(b->arena, text, length);
 	if (!node->text) {
 		node->text = "";
@@ -174,7 +177,8 @@ static void refuse_decoration(struct builder *b, struct fy_event *event, struct 
 		return;
 	if (!mark)
 		mark = fy_event_start_mark(event);
-	fail(b, mark ? (unsigned)mark->line + 1 : 1, mark ? (unsigned)mark->column + 1 : 1,
+	/* an anchor's token begins after its '&' */
+	fail(b, mark ? (unsigned)mark->line + 1 : 1, mark ? (unsigned)mark->column + (anchor && mark->column ? 0 : 1) : 1,
 	     "%s are not supported; expected the value itself", anchor ? "anchors" : "tags");
 }
 
