@@ -27,7 +27,7 @@ static size_t split(char *text, char *lines[LINES])
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	char *text = malloc(size + 1), *lines[LINES] = { 0 }, host[MATCH_HOST_MAX], again[MATCH_HOST_MAX], why[64];
+	char *text = malloc(size + 1), *lines[LINES] = { 0 }, host[MATCH_HOST_MAX], why[64];
 	struct config_string_match paths[LINES];
 	struct config_route routes[LINES] = { 0 };
 	struct config config = { .routes = routes };
@@ -41,10 +41,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	size_t n = split(text, lines), first = 0;
 	length = match_host(lines[0], host, &port);
 	assert(length < MATCH_HOST_MAX && port >= -1 && port <= 65535);
-	if (length > 0 && lines[0][0] != '[') {
-		assert((size_t)length == strlen(host));
-		(void)match_host(host, again, &port);
-	}
+	assert(length < 0 || (size_t)length == strlen(host));
 	for (size_t i = 2; i < n; i++, config.n_routes++) {
 		struct config_route *r = &routes[config.n_routes];
 		*r = (struct config_route){ .name = lines[i], .cluster = lines[i] };
