@@ -237,8 +237,8 @@ class Watch:
             thread.join()
         if kind is not None:
             return
-        assert not self.failures, f"another client was hurt: {self.failures[:3]} ({len(self.failures)} of {self.served})"
         assert self.node.pids() == self.before, f"workers were replaced: {self.before} {self.node.pids()}\n{self.node.log()}"
+        assert not self.failures, f"another client was hurt: {self.failures[:3]} ({len(self.failures)} of {self.served})"
         assert self.peak - self.base <= self.grow, f"memory grew from {self.base} to {self.peak} KiB"
 
 
