@@ -14,13 +14,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #define MAP_SIZE ((size_t)256 << 20)
+#define SPARE ((size_t)4 << 20)   /* to forget versions in a full map takes pages too */
 
 struct store {
 	MDB_env *env;
+	size_t map_size;
 	MDB_dbi versions, texts, facts;
 };
 
@@ -45,6 +48,18 @@ static void begin(struct txn *t, struct store *store, unsigned flags)
 	t->error = negative(mdb_txn_begin(store->env, NULL, flags, &t->txn));
 }
 
+/* LMDB calls a short write EIO; what it means is mostly a full disk. */
+static int disk_error(struct store *store, int error)
+{
+	struct statvfs fs;
+	int fd;
+
+	if (error == -EIO && !mdb_env_get_fd(store->env, &fd) && !fstatvfs(fd, &fs) &&
+	    (uint64_t)fs.f_bavail * fs.f_bsize < SPARE)
+		return -ENOSPC;
+	return error;
+}
+
 /* Commits where nothing failed. Returns the first error. */
 static int end(struct txn *t)
 {
@@ -53,7 +68,7 @@ static int end(struct txn *t)
 	if (t->error)
 		mdb_txn_abort(t->txn);
 	else
-		t->error = negative(mdb_txn_commit(t->txn));
+		t->error = disk_error(t->store, negative(mdb_txn_commit(t->txn)));
 	t->txn = NULL;
 	return t->error;
 }
@@ -235,6 +250,8 @@ int store_open(const char *folder, size_t map_size, struct store **store, const 
 		error = store_check(path, map_size);
 	if (!error)
 		error = open_env(path, map_size, s);
+	if (!error)
+		s->map_size = map_size;
 	if (!error)
 		error = open_tables(s);
 	if (error) {
@@ -486,20 +503,44 @@ static void forget(struct txn *t, uint64_t version)
 		t->error = error;
 }
 
+/* The newest `keep` of all, and the one in force, stay. */
+static int forget_old(struct store *store, const struct store_version *all, size_t n, size_t keep)
+{
+	struct txn t;
+
+	begin(&t, store, 0);
+	uint64_t in_force = t.error ? 0 : in_force_number(&t);
+	for (size_t i = keep; i < n && !t.error; i++)
+		if (all[i].version != in_force)
+			forget(&t, all[i].version);
+	return end(&t);
+}
+
+/* LMDB reuses pages only two commits after the one that freed them. */
+static int settle(struct store *store)
+{
+	char number[24];
+	struct txn t;
+
+	begin(&t, store, 0);
+	snprintf(number, sizeof(number), "%" PRIu64, t.error ? 0 : last_version(&t));
+	if (!t.error)
+		put_fact(&t, "pruned", number);
+	return end(&t);
+}
+
 int store_prune(struct store *store, size_t keep)
 {
 	struct store_version *all = NULL;
 	size_t n = 0;
-	struct txn t;
 	int error = store_history(store, 4096, &all, &n);
 
 	if (!error && n > keep) {
-		begin(&t, store, 0);
-		uint64_t in_force = in_force_number(&t);
-		for (size_t i = keep; i < n && !t.error; i++)
-			if (all[i].version != in_force)
-				forget(&t, all[i].version);
-		error = end(&t);
+		error = forget_old(store, all, n, keep);
+		if (error == -ENOSPC && !mdb_env_set_mapsize(store->env, store->map_size + SPARE))
+			error = forget_old(store, all, n, keep);
+		if (!error)
+			error = settle(store);
 	}
 	free(all);
 	return error;
