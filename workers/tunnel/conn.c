@@ -112,7 +112,7 @@ static void conn_failed(struct conn *c, enum flow_error error, const char *reaso
 	struct pool *pool = c->pool;
 	char detail[320];
 	snprintf(detail, sizeof(detail), "%s%s%s", c->address, *c->address ? ": " : "", reason);
-	log_info("connection failed", "cluster=%s endpoint=%s reason=%s", pool->cluster->name, pool->name, log_value(detail));
+	log_debug("connection failed", "cluster=%s endpoint=%s reason=%s", pool->cluster->name, pool->name, log_value(detail));
 	pool_hold(pool);
 	if (gone)
 		conn_free(c);
@@ -431,6 +431,7 @@ void conns_retire(struct pool *pool)
 	}
 }
 
+/* HTTP connections free it when they are gone, at once or later; a busy TCP leg when it ends. */
 void conns_destroy(struct pool *pool)
 {
 	struct conn *c;
@@ -438,15 +439,14 @@ void conns_destroy(struct pool *pool)
 		conn_detach(c);
 		dial_cancel(c->dial);
 		c->dial = NULL;
-		if (c->h2)
+		if (c->h2) {
 			h2_drain(c->h2, true);
-		else if (c->h1)
+		} else if (c->h1) {
 			h1_client_close(c->h1);
-		else if (c->transport)
-			transport_free(c->transport, true);
-		if (!c->h2 && !c->h1 && c->state != CONN_BUSY) {
-			generation_unref(c->generation);
-			free(c);
+		} else if (c->state != CONN_BUSY) {
+			if (c->transport)
+				transport_free(c->transport, true);
+			conn_free(c);
 		}
 	}
 }

@@ -155,6 +155,9 @@ static bool on_fill(void *arg)
 	bool more = !h2->dead && produce(h2);
 	if (!h2->dead)
 		h2_settle(h2);
+	/* What settling submitted: h2_want() inside fill() is not heard. */
+	if (!h2->dead && nghttp2_session_want_write(h2->session))
+		more = produce(h2) || more;
 	more = more || h2->touched;
 	return leave(h2) && more;
 }
