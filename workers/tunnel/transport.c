@@ -274,7 +274,7 @@ static void flush(struct transport *t)
 			write_plain(t);
 		if (t->broken_due)
 			return;
-	} while (t->want_fill && t->out.bytes <= OUT_LOW && t->writable && t->state >= OPEN);
+	} while (t->want_fill && t->out.bytes <= OUT_LOW && t->writable && t->state == OPEN && t->callbacks);
 	try_finish(t);
 	if (t->refused && t->out.bytes <= OUT_LOW && t->callbacks) {
 		t->refused = false;
