@@ -18,7 +18,7 @@ from pathlib import Path
 import lab
 import peers
 from lab import ENDS, PROXIES, World, cpu_seconds, pss_kib, summary
-from table import print_tables
+from table import ROWS, goal_here, print_tables
 
 QUICK = os.environ.get("QUICK") not in (None, "", "0")
 ROUNDS = 3 if QUICK else 5
@@ -181,6 +181,7 @@ def main():
     record = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "quick": QUICK, "rounds": ROUNDS,
               "bytes": BULK, "kernel": os.uname().release, "cpus": os.cpu_count(),
               "versions": {n: peers.version(n) for n in names}, "results": bench.results, "faults": bench.faults}
+    record["goals"] = {f"{row[0]}.{row[1]}": goal_here(bench.results, row) for row in ROWS if row[0] in bench.results}
     (out / "part1.json").write_text(json.dumps(record, indent=1) + "\n")
     print_tables(record)
     print(f"JSON: {out / 'part1.json'}")

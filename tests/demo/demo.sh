@@ -25,7 +25,7 @@ cleanup() {
 	[ -n "${KEEP:-}" ] || rm -rf "$work"
 }
 trap cleanup EXIT
-trap 'exit 130' INT TERM
+trap 'exit 130' INT TERM HUP PIPE
 
 title() { printf '\n%s== %s%s\n' "$bold" "$1" "$plain"; }
 say() { printf '\n   %s\n' "$1"; }
