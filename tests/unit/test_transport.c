@@ -214,6 +214,22 @@ static void garbage_is_a_tls_error(void **state)
 	close(fds[0]);
 }
 
+/* Its owner is gone: that it wanted to send more does not keep the loop from going on. */
+static void lingering_wants_nothing_more(void **state)
+{
+	(void)state;
+	struct end a = {0}, b = {0};
+	pair(&a, &b, true);
+	run_until(&a.ready);
+	transport_want(a.transport);
+	transport_linger(a.transport);
+	run_until(&b.ended);
+	assert_true(b.ended);
+	transport_free(b.transport, false);
+	for (int i = 0; i < 10; i++)
+		event_base_loop(base, EVLOOP_NONBLOCK);
+}
+
 static int make_contexts(void **state)
 {
 	(void)state;
@@ -247,6 +263,7 @@ int main(void)
 		cmocka_unit_test(what_was_read_too_far_comes_again),
 		cmocka_unit_test(a_vanished_peer_breaks_it),
 		cmocka_unit_test(garbage_is_a_tls_error),
+		cmocka_unit_test(lingering_wants_nothing_more),
 	};
 	return cmocka_run_group_tests(tests, make_contexts, NULL);
 }

@@ -198,6 +198,8 @@ static void begin(struct connection *c)
 	default:
 		if (length == 2)
 			begin_h2(c);
+		else if (transport_ssl(c->transport) && c->bound->base.config->accept == CONFIG_OVERLAY)
+			refuse(c, false);         /* HTTP/2 over TLS means ALPN (RFC 9113 3.2) */
 		else if (length > 0)
 			begin_h1(c);
 		else if (c->first.head)

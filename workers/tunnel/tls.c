@@ -142,9 +142,10 @@ static const unsigned char alpn_http[] = "\x02h2\x08http/1.1";
 static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_length, const unsigned char *in,
                        unsigned in_length, void *arg)
 {
-	(void)ssl, (void)arg;
+	(void)ssl;
 	unsigned char *chosen;
-	if (SSL_select_next_proto(&chosen, out_length, alpn_http, sizeof(alpn_http) - 1, in, in_length) != OPENSSL_NPN_NEGOTIATED)
+	unsigned offered = arg ? 3 : sizeof(alpn_http) - 1;   /* arg: between nodes, HTTP/2 only */
+	if (SSL_select_next_proto(&chosen, out_length, alpn_http, offered, in, in_length) != OPENSSL_NPN_NEGOTIATED)
 		return SSL_TLSEXT_ERR_ALERT_FATAL;
 	*out = chosen;
 	return SSL_TLSEXT_ERR_OK;
@@ -169,7 +170,7 @@ static SSL_CTX *listener_context(struct tls *tls, const struct config_listener *
 	if (overlay || authorities->n)
 		SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | (overlay || l->tls.require ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
 	if (overlay || l->accept == CONFIG_HTTP)
-		SSL_CTX_set_alpn_select_cb(ctx, select_alpn, NULL);
+		SSL_CTX_set_alpn_select_cb(ctx, select_alpn, overlay ? ctx : NULL);
 	if (ok)
 		return ctx;
 	SSL_CTX_free(ctx);
