@@ -195,7 +195,6 @@ struct flow {
 	enum flow_error error;
 	char detail[256];
 	struct endpoint_used used;
-	char endpoint[64];
 	unsigned opened, failed, broken, status;
 	bool keep;                    /* stays open after the response */
 	bool ended;
@@ -217,7 +216,6 @@ const struct head *flow_request(const struct flow *flow)
 static void take_used(struct flow *flow)
 {
 	cluster_used(tunnel.clusters, &flow->used);
-	snprintf(flow->endpoint, sizeof(flow->endpoint), "%s", flow->used.endpoint ? flow->used.endpoint : "");
 }
 
 void flow_opened(struct flow *flow, struct leg *leg)

@@ -11,7 +11,7 @@ static void test_h1_reuses(void **state)
 	assert_int_equal(flow->status, 200);
 	assert_false(flow->used.reused);
 	assert_int_equal(flow->used.number, 0);
-	assert_string_equal(flow->endpoint, servers[0].text);
+	assert_string_equal(flow->used.endpoint, servers[0].text);
 	assert_string_equal(flow->used.address, servers[0].text);
 	for (unsigned i = 0; i < 5; i++) {
 		flow = run(0, "GET", "a");
@@ -250,7 +250,7 @@ static void test_targets(void **state)
 	await(1);
 	assert_int_equal(flow->status, 200);
 	assert_int_equal(flow->used.number, -1);
-	assert_string_equal(flow->endpoint, authority);
+	assert_string_equal(flow->used.endpoint, authority);
 	finish(flow);
 	for (unsigned i = 0; i < 4; i++) {
 		flow = make_flow(1, "GET", authority);

@@ -17,7 +17,8 @@ struct attempt {
 	struct clusters *all;
 	struct cluster *cluster;      /* a reference, once started */
 	struct cluster_request request;
-	struct endpoint_used used;    /* but address and reused */
+	const char *name;             /* the pool's, once it has one; else "" */
+	int number;                   /* of the endpoint; -1: target or none */
 	struct event timer;
 	bool timed;                   /* timer was set up */
 	bool started;                 /* on the list of the waiting */
@@ -77,23 +78,32 @@ void attempt_cancel(struct attempt *a)
 
 /* --- ends ------------------------------------------------------------------------------------------------------------- */
 
+static void copy_cut(char *out, size_t size, const char *text)
+{
+	size_t length = strnlen(text, size - 1);
+	memcpy(out, text, length);
+	out[length] = 0;
+}
+
+static void set_used(struct attempt *a, const char *address, bool reused)
+{
+	struct endpoint_used *used = &a->all->used;
+	*used = (struct endpoint_used){.number = a->number, .reused = reused};
+	copy_cut(used->endpoint, sizeof(used->endpoint), a->name);
+	copy_cut(used->address, sizeof(used->address), address);
+}
+
 static void attempt_failed(struct attempt *a, enum flow_error error, const char *detail)
 {
 	struct flow *flow = a->request.flow;
 	struct clusters *all = a->all;
 	char text[400];
-	all->used = a->used;
-	const char *name = a->used.endpoint ? a->used.endpoint : "";
-	bool bare = !*name || strncmp(detail, name, strlen(name)) == 0;
-	snprintf(text, sizeof(text), "%s%s%s", bare ? "" : name, bare ? "" : ": ", detail);
-	/* used.endpoint may belong to the cluster that goes with the attempt */
-	struct cluster *cluster = a->cluster;
-	a->cluster = NULL;
+	bool bare = !*a->name || strncmp(detail, a->name, strlen(a->name)) == 0;
+	snprintf(text, sizeof(text), "%s%s%s", bare ? "" : a->name, bare ? "" : ": ", detail);
+	set_used(a, "", false);
 	attempt_free(a);
 	flow_open_failed(flow, error, text);
 	all->used = (struct endpoint_used){.number = -1};
-	if (cluster)
-		cluster_unref(cluster);
 }
 
 static void on_failed(struct pool_waiter *waiter, enum flow_error error, const char *detail)
@@ -106,15 +116,10 @@ static void on_opened(struct pool_waiter *waiter, struct leg *leg, const char *a
 	struct attempt *a = (struct attempt *)waiter;
 	struct clusters *all = a->all;
 	struct flow *flow = a->request.flow;
-	struct cluster *cluster = a->cluster;
-	all->used = a->used;
-	all->used.reused = reused;
-	memccpy(all->used.address, address, 0, sizeof(all->used.address) - 1);
-	a->cluster = NULL;
+	set_used(a, address, reused);
 	attempt_free(a);
 	flow_opened(flow, leg);
 	all->used = (struct endpoint_used){.number = -1};
-	cluster_unref(cluster);
 }
 
 static void on_timeout(evutil_socket_t fd, short what, void *arg)
@@ -123,7 +128,7 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
 	struct pool *pool = a->waiter.pool;
 	bool connecting = pool && pool->in[CONN_CONNECTING] > 0;
 	(void)fd, (void)what;
-	/* The name that a->used has is the pool's. */
+	/* The attempt's name is the pool's. */
 	pool_hold(pool);
 	pool_leave(&a->waiter);
 	if (connecting)
@@ -167,7 +172,7 @@ static struct pool *target_pool(struct attempt *a, enum pool_kind kind)
 		attempt_failed(a, FLOW_REQUEST, why);
 		return NULL;
 	}
-	a->used.number = -1;
+	a->number = -1;
 	return pool_for_target(a->cluster, kind, host, port);
 }
 
@@ -180,7 +185,7 @@ static struct pool *endpoint_pool(struct attempt *a, enum pool_kind kind)
 		attempt_failed(a, FLOW_NO_ENDPOINT, "no endpoint of the cluster may be used");
 		return NULL;
 	}
-	a->used.number = (int)endpoint->number;
+	a->number = (int)endpoint->number;
 	return pool_for_endpoint(endpoint, kind);
 }
 
@@ -209,7 +214,7 @@ static void attempt_start(struct attempt *a)
 	struct pool *pool = a->cluster->config->target ? target_pool(a, kind) : endpoint_pool(a, kind);
 	if (!pool)
 		return;
-	a->used.endpoint = pool->name;
+	a->name = pool->name;
 	a->waiter.flow = a->request.flow;
 	a->waiter.opened = on_opened;
 	a->waiter.failed = on_failed;
@@ -246,7 +251,8 @@ struct attempt *cluster_open(struct clusters *all, const struct cluster_request 
 {
 	struct attempt *a = attempt_new(all);
 	a->request = *request;
-	a->used = (struct endpoint_used){.number = -1};
+	a->name = "";
+	a->number = -1;
 	if (TAILQ_EMPTY(&all->due))
 		event_active(all->run, EV_TIMEOUT, 0);
 	TAILQ_INSERT_TAIL(&all->due, a, link);
@@ -274,7 +280,7 @@ static void fail_all(struct attempt_list *list)
 {
 	struct attempt *a;
 	while ((a = TAILQ_FIRST(list))) {
-		a->used.endpoint = NULL;
+		a->name = "";
 		pool_leave(&a->waiter);
 		attempt_failed(a, FLOW_INTERNAL, "the worker ends");
 	}

@@ -36,13 +36,12 @@ void attempt_cancel(struct attempt *attempt);
 
 /* After flow_opened: which endpoint it was (for the record and for tried_endpoints). address: as dialled. */
 struct endpoint_used {
-	const char *endpoint;         /* as configured, or the target */
+	char endpoint[96];            /* as configured, or the target; "": none was chosen. Longer ones are cut */
 	char address[64];
 	int number;                   /* -1: target */
 	bool reused;                  /* connection was pooled */
 };
-/* Fills *used for the flow's attempt; call inside flow_opened or flow_open_failed (there without address; endpoint NULL
- * where none was chosen). */
+/* Fills *used for the flow's attempt; call inside flow_opened or flow_open_failed (there without address). */
 void cluster_used(struct clusters *clusters, struct endpoint_used *used);
 /* Outcome of an opened attempt for passive health (ejection); ok: a response below 500 or an open tunnel.
  * What could not be opened is known already. */

@@ -191,15 +191,21 @@ void flow_attempt(struct flow *flow)
 	flow->attempt = cluster_open(flow->tunnel->clusters, &request);
 }
 
+/* Which endpoint it was, also where it could not be reached: the next attempt goes to another. */
+static void take_used(struct flow *flow)
+{
+	cluster_used(flow->tunnel->clusters, &flow->used);
+	if (flow->used.number >= 0 && flow->used.number < 64)
+		flow->tried_endpoints |= 1ull << flow->used.number;
+}
+
 void flow_opened(struct flow *flow, struct leg *leg)
 {
 	flow_enter(flow);
 	flow->attempt = NULL;
 	flow->out = leg;
 	flow->opened = now_us();
-	cluster_used(flow->tunnel->clusters, &flow->used);
-	if (flow->used.number >= 0 && flow->used.number < 64)
-		flow->tried_endpoints |= 1ull << flow->used.number;
+	take_used(flow);
 	flow_set_state(flow, FLOW_STATE_WAITING);
 	flow->out_ready = true;
 	bool end = flow->request_end_first && !flow->connect;
@@ -214,6 +220,7 @@ void flow_open_failed(struct flow *flow, enum flow_error error, const char *deta
 {
 	flow_enter(flow);
 	flow->attempt = NULL;
+	take_used(flow);
 	flow_fail(flow, error, detail);
 	flow_leave(flow);
 }
