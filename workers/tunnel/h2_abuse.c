@@ -48,6 +48,15 @@ bool h2_abuse_frame(struct h2_abuse *abuse, const nghttp2_frame_hd *frame)
 	return ++abuse->events <= abuse->limit;
 }
 
+bool h2_abuse_padding(struct h2_abuse *abuse, const nghttp2_frame *frame)
+{
+	if (!abuse->limit || frame->hd.type != NGHTTP2_DATA || !frame->hd.length || frame->hd.length != frame->data.padlen ||
+	    (frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+		return true;
+	roll(abuse);
+	return ++abuse->events <= abuse->limit;
+}
+
 bool h2_abuse_reset_sent(struct h2_abuse *abuse)
 {
 	if (!abuse->limit)

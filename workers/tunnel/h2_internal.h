@@ -108,6 +108,8 @@ void h2_stream_broken(struct h2_stream *stream, enum flow_error error, const cha
 /* h2_abuse.c: false when it was once too often; the caller ends the connection with ENHANCE_YOUR_CALM. */
 void h2_abuse_init(struct h2_abuse *abuse, unsigned limit, bool shared);
 bool h2_abuse_frame(struct h2_abuse *abuse, const nghttp2_frame_hd *frame);
+/* A whole DATA frame, which may have been nothing but padding. */
+bool h2_abuse_padding(struct h2_abuse *abuse, const nghttp2_frame *frame);
 bool h2_abuse_reset_sent(struct h2_abuse *abuse);
 /* A DATA frame of a few bytes went out because the peer's window let no more pass. */
 bool h2_abuse_tiny_window(struct h2_abuse *abuse);

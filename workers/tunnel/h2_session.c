@@ -141,7 +141,10 @@ static int frame_came(struct h2 *h2, const nghttp2_frame *frame)
 static int on_frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
 {
 	(void)session;
-	return frame_came(arg, frame);
+	struct h2 *h2 = arg;
+	if (!h2_abuse_padding(&h2->abuse, frame))
+		abused(h2);
+	return h2->goaway_due ? NGHTTP2_ERR_CALLBACK_FAILURE : frame_came(h2, frame);
 }
 
 static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *frame, void *arg)
