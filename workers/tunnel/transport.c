@@ -256,8 +256,11 @@ static void try_finish(struct transport *t)
 
 static void fill(struct transport *t)
 {
-	if (t->want_fill && t->callbacks && t->callbacks->fill && t->out.bytes <= OUT_LOW && t->state == OPEN)
-		t->want_fill = t->callbacks->fill(t->arg);
+	if (!t->want_fill || !t->callbacks || !t->callbacks->fill || t->out.bytes > OUT_LOW || t->state != OPEN)
+		return;
+	t->want_fill = false;   /* filling may bring about more to fill: transport_want() inside counts */
+	bool more = t->callbacks->fill(t->arg);
+	t->want_fill |= more;
 }
 
 static void flush(struct transport *t)
