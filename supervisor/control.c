@@ -220,9 +220,16 @@ static void on_sweep(evutil_socket_t fd, short what, void *arg)
 
 void control_committed(struct control *control)
 {
-	struct ask *a, *next;
 	access_free(control->access);
 	control->access = access_new(control->supervisor->in_force.config);
+	control_progress(control);
+}
+
+void control_progress(struct control *control)
+{
+	struct ask *a, *next;
+	if (!supervisor_ready(control->supervisor))
+		return;
 	for (a = LIST_FIRST(&control->asks); a; a = next) {
 		next = LIST_NEXT(a, link);
 		if (a->waits_ready)

@@ -9,8 +9,10 @@ struct control;
 struct control *control_new(struct supervisor *s);
 /* Removes the socket, and ends all clients (which tells `stop` that we are gone). */
 void control_free(struct control *control);
-/* A generation is in force: `wait ready` may be answered, names under admin: are looked up again. */
+/* A generation is in force: names under admin: are looked up again. */
 void control_committed(struct control *control);
+/* A worker serves: `wait ready` may be answered. */
+void control_progress(struct control *control);
 void control_worker_replied(struct control *control, struct child *child, const struct ipc_admin_reply *m, int fd);
 
 #endif

@@ -33,11 +33,6 @@ static bool has(const struct ipc_strs *args, const char *word)
 
 /* --- state ---------------------------------------------------------------------------------------------------------- */
 
-static bool is_ready(const struct supervisor *s)
-{
-	return s->state == SUPERVISOR_RUNNING && pool_all(s->pool, CHILD_SERVING);
-}
-
 static void put_workers_sum(struct supervisor *s, struct json *j)
 {
 	unsigned serving = 0, total = 0, restarts = 0;
@@ -73,7 +68,7 @@ static void do_status(struct ask *a, const struct ipc_strs *args, int *fd)
 {
 	struct supervisor *s = supervisor_of(a);
 	const struct config *c = s->in_force.config;
-	bool ready = is_ready(s);
+	bool ready = supervisor_ready(s);
 	struct json j = JSON_INIT;
 	(void)fd;
 	json_object(&j, NULL);
@@ -105,7 +100,7 @@ static void do_wait(struct ask *a, const struct ipc_strs *args, int *fd)
 	unsigned long ms = seconds * 1000 < WAIT_MAX_MS ? seconds * 1000 : WAIT_MAX_MS;
 	(void)fd;
 	a->waits_ready = true;
-	if (is_ready(supervisor_of(a)))
+	if (supervisor_ready(supervisor_of(a)))
 		ask_answer(a, 0, "{\"ready\":true}", NULL);
 	else if (ask_limit(a, (unsigned)ms, on_wait_limit))
 		ask_answer(a, 1, NULL, "out of memory");

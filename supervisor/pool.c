@@ -3,6 +3,7 @@
 #include "ipc/log.h"
 #include "supervisor/change.h"
 #include "supervisor/clock.h"
+#include "supervisor/control.h"
 #include "supervisor/files.h"
 #include "supervisor/introduce.h"
 #include "supervisor/listeners.h"
@@ -256,6 +257,7 @@ void pool_child_prepared(struct child *c, uint64_t generation, const char *error
 	c->generation = generation;
 	child_set_state(c, CHILD_SERVING);
 	change_progress(c->supervisor->change);
+	control_progress(c->supervisor->control);
 }
 
 /* --- a worker falls -------------------------------------------------------------------------------------------------- */

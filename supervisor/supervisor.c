@@ -35,6 +35,11 @@ const char *supervisor_state_name(enum supervisor_state state)
 	return state_names[state];
 }
 
+bool supervisor_ready(const struct supervisor *s)
+{
+	return s->state == SUPERVISOR_RUNNING && pool_all(s->pool, CHILD_SERVING);
+}
+
 /* --- folders -------------------------------------------------------------------------------------------------------- */
 
 static int make_folder(const char *path, mode_t mode)

@@ -54,6 +54,8 @@ struct supervisor {
 };
 
 const char *supervisor_state_name(enum supervisor_state state);
+/* Running, and every worker serves. */
+bool supervisor_ready(const struct supervisor *s);
 /* Runs until stopped. Returns the exit status. */
 int supervisor_run(const struct options *options);
 /* Orderly stop; a second call does not wait any longer. */

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+# bash completion of hermes-admin(1) and hermesd(8)
+
+# The names that the running hermesd knows, or nothing: FIELD of each element of the list that VERB gives.
+_hermes_admin_names() {
+	local verb=$1 field=$2
+	# shellcheck disable=SC2086
+	hermes-admin ${_hermes_socket:+-s "$_hermes_socket"} --json $verb 2> /dev/null |
+		grep -o "\"$field\":\"[^\"]*\"" | cut -d '"' -f 4 | sort -u
+}
+
+_hermes_admin_words() {
+	case $1 in
+	"") echo "status wait workers listeners flows clusters tunnels route policy config stats log reload stop bugreport" ;;
+	status) echo "--check" ;;
+	"status --check") echo "live ready" ;;
+	wait) echo "ready" ;;
+	"wait ready") echo "--timeout" ;;
+	workers) echo "list restart" ;;
+	"workers restart") _hermes_admin_names "workers list" name ;;
+	listeners | tunnels) echo "list" ;;
+	flows) echo "list show watch" ;;
+	"flows watch") echo "--interval" ;;
+	clusters) echo "list drain undrain" ;;
+	"clusters list" | "clusters drain" | "clusters undrain") _hermes_admin_names "clusters list" cluster ;;
+	"clusters drain "* | "clusters undrain "*) _hermes_admin_names "clusters list ${1##* }" endpoint ;;
+	route | policy) echo "explain" ;;
+	"route explain"*" --listener" | "policy explain"*" --listener") _hermes_admin_names "listeners list" name ;;
+	"route explain"* | "policy explain"*)
+		echo "--listener --user --peer --method --protocol --scheme --authority --path --source --header --time" ;;
+	config) echo "check apply show diff history rollback" ;;
+	"config show"*) echo "--origin" ;;
+	log) echo "level" ;;
+	"log level") echo "debug info warn error" ;;
+	esac
+}
+
+_hermes_admin() {
+	local cur=${COMP_WORDS[COMP_CWORD]} words="" i _hermes_socket=""
+	COMPREPLY=()
+	for ((i = 1; i < COMP_CWORD; i++)); do
+		case ${COMP_WORDS[i]} in
+		-s | --socket) _hermes_socket=${COMP_WORDS[++i]} ;;
+		--json) ;;
+		*) words+="${words:+ }${COMP_WORDS[i]}" ;;
+		esac
+	done
+	case ${COMP_WORDS[COMP_CWORD - 1]} in
+	-s | --socket)
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return ;;
+	esac
+	case $words in
+	"config check" | "config apply")
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return ;;
+	esac
+	local candidates
+	candidates=$(_hermes_admin_words "$words")
+	[[ -z $words && $cur == -* ]] && candidates="--socket --json --help --version"
+	mapfile -t COMPREPLY < <(compgen -W "$candidates" -- "$cur")
+}
+complete -o filenames -F _hermes_admin hermes-admin
+complete -f -W "-c --config -t --test --state-dir --runtime-dir --help --version" hermesd
