@@ -25,7 +25,6 @@ struct race {                        /* one address being connected to */
 struct dial {
 	struct tunnel *tunnel;
 	struct dial_target target;
-	char *host;
 	struct resolve_query *query;
 	struct event *timer;          /* the next address's turn, or the end that is to be told */
 	struct resolved addresses;    /* in the order of trying */
@@ -83,7 +82,6 @@ static void dial_free(struct dial *d)
 		close(d->fd);
 	event_free(d->timer);
 	generation_unref(d->target.generation);
-	free(d->host);
 	free(d);
 }
 
@@ -270,7 +268,7 @@ static void on_resolved(void *arg, const struct resolved *resolved, enum flow_er
 	} else if (d->stale.n > 0) {
 		arrange(d, &d->stale);
 	} else {
-		fail(d, error, d->host, resolve_reason(d->tunnel->resolver));
+		fail(d, error, "", resolve_reason(d->tunnel->resolver));
 		return end(d);
 	}
 	try_next(d);
@@ -321,7 +319,6 @@ struct dial *dial_new(struct tunnel *tunnel, const struct dial_target *target,
 		try_next(d);
 		return d;
 	}
-	d->host = strdup(target->host);
 	d->query = resolve(tunnel->resolver, target->host, target->ttl_min, target->ttl_max, &now, on_resolved, d);
 	if (!d->query) {
 		arrange(d, &now);
