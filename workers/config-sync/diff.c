@@ -120,7 +120,8 @@ char *diff_unified(const char *from, const char *a, const char *to, const char *
 	char *text = NULL;
 	size_t size = 0;
 	FILE *out = open_memstream(&text, &size);
-	bool ok = split(a, &la) & split(b, &lb) && (s.v = calloc(la.n + lb.n + 1, sizeof(*s.v)));
+	bool ok = split(a, &la);
+	ok = split(b, &lb) && ok && (s.v = calloc(la.n + lb.n + 1, sizeof(*s.v)));
 
 	if (ok && out) {
 		compare(&la, &lb, &s);
