@@ -170,7 +170,7 @@ static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame
 static void data_came(struct h2 *h2, struct h2_stream *stream, const uint8_t *data, size_t length)
 {
 	nghttp2_session_consume_connection(h2->session, length);
-	if (!stream || !stream->leg.flow) {
+	if (!stream || (!stream->leg.flow && stream->n_ready == 0)) {   /* n_ready: the flow begins when this turn settles */
 		if (stream)
 			nghttp2_session_consume_stream(h2->session, stream->id, length);
 		return;
