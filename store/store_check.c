@@ -29,6 +29,7 @@ static int walk(MDB_txn *txn, MDB_dbi dbi)
 	}
 	if (cursor)
 		mdb_cursor_close(cursor);
+	(void)sum;
 	return error == MDB_NOTFOUND ? 0 : error;
 }
 
