@@ -236,7 +236,8 @@ class Connection2:
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(
             client_side=client, header_encoding="utf-8", validate_inbound_headers=False, validate_outbound_headers=False,
             normalize_outbound_headers=False))
-        self.h2.local_settings[h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL] = 1
+        self.h2.local_settings = h2.settings.Settings(client=client, initial_values={
+            h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 1, h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 100})
         self.h2.initiate_connection()
         self.flush()
 

@@ -430,13 +430,15 @@ def test_client_that_goes_away_is_felt_by_the_upstream(pair):
 def test_client_that_breaks_off_its_body(pair):
     def handler(exchange):
         try:
+            exchange.read()
+            pair.upstream.said.put("begun")
             exchange.read_all()
             pair.upstream.said.put("complete")
         except (Cut, OSError) as error:
             pair.upstream.said.put(repr(error))
     call = pair.ask(handler, "POST", body=100)
     call.data(b"x" * 10)
-    hermes.wait_for(lambda: True)
+    assert pair.upstream.told() == "begun"
     call.reset()
     assert pair.upstream.told() != "complete"
 
