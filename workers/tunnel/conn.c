@@ -1,5 +1,6 @@
 #include "workers/tunnel/conn.h"
 
+#include <arpa/inet.h>
 #include <assert.h>
 #include <event2/event.h>
 #include <stdio.h>
@@ -149,10 +150,10 @@ static void conn_ready(struct conn *c)
 	pool_serve(pool);
 	/* Serving may have ended any connection: this one is looked for. */
 	struct conn *still;
-	TAILQ_FOREACH(still, &pool->conns, link)
-		if (still == c)
+	TAILQ_FOREACH(still, &pool->conns, link)   /* among the READY, which come first */
+		if (still == c || still->state != CONN_READY)
 			break;
-	if (still && conn_idle(c) && (pool->kind == POOL_TCP || pool_retired(pool)))
+	if (still == c && conn_idle(c) && (pool->kind == POOL_TCP || pool_retired(pool)))
 		close_idle(c);
 	pool_let(pool);
 }
@@ -248,16 +249,6 @@ static void on_leg_gone(void *arg)
 
 /* --- making one ------------------------------------------------------------------------------------------------------- */
 
-static void keep_resolved(struct pool *pool, const struct resolved *resolved)
-{
-	if (pool->target || !resolved || resolved->ttl == UINT32_MAX)
-		return;
-	if (!pool->stale)
-		pool->stale = malloc(sizeof(*pool->stale));
-	if (pool->stale)
-		*pool->stale = *resolved;
-}
-
 static void on_dialled(void *arg, const struct dial_result *result)
 {
 	struct conn *c = arg;
@@ -267,7 +258,8 @@ static void on_dialled(void *arg, const struct dial_result *result)
 	const char *host = config->tls.server_name ? config->tls.server_name : pool->host ? pool->host : "localhost";
 	SSL *ssl = NULL;
 	c->dial = NULL;
-	keep_resolved(pool, result->resolved);
+	if (result->resolved && !pool->target)
+		pool_resolved(pool, result->resolved);
 	generation_unref(c->generation);
 	c->generation = generation_ref(pool->cluster->generation);
 	if (result->fd < 0)
@@ -412,22 +404,55 @@ void conns_close_idle(struct pool *pool, uint64_t since)
 	}
 }
 
+/* Nothing new goes there; what is under way ends by itself. */
+static void conn_retire(struct conn *c)
+{
+	if (conn_idle(c)) {
+		close_idle(c);
+	} else if (c->state == CONN_READY) {
+		conn_set(c, CONN_CLOSING);
+		h2_drain(c->h2, false);
+	} else if (c->state == CONN_BUSY && c->h1) {
+		conn_set(c, CONN_CLOSING);
+		h1_client_close(c->h1);
+	} else if (c->state == CONN_CONNECTING && c->pool->waiting == 0) {
+		conn_abandon(c);
+	}
+}
+
 void conns_retire(struct pool *pool)
 {
 	struct conn *c, *next;
 	for (c = TAILQ_FIRST(&pool->conns); c; c = next) {
 		next = TAILQ_NEXT(c, link);
-		if (conn_idle(c)) {
-			close_idle(c);
-		} else if (c->state == CONN_READY && pool->waiting == 0) {
-			conn_set(c, CONN_CLOSING);
-			h2_drain(c->h2, false);
-		} else if (c->state == CONN_BUSY && c->h1) {
-			conn_set(c, CONN_CLOSING);
-			h1_client_close(c->h1);
-		} else if (c->state == CONN_CONNECTING && pool->waiting == 0) {
-			conn_abandon(c);
-		}
+		if (c->state != CONN_READY || conn_idle(c) || pool->waiting == 0)
+			conn_retire(c);
+	}
+}
+
+static bool leads_to(const struct conn *c, const struct resolved *addresses)
+{
+	for (unsigned i = 0; i < addresses->n; i++) {
+		struct sockaddr_storage address = addresses->v[i];
+		char text[64];
+		if (address.ss_family == AF_INET)
+			((struct sockaddr_in *)&address)->sin_port = htons(c->pool->port);
+		else
+			((struct sockaddr_in6 *)&address)->sin6_port = htons(c->pool->port);
+		dial_address_text((const struct sockaddr *)&address, text, sizeof(text));
+		if (strcmp(text, c->address) == 0)
+			return true;
+	}
+	return false;
+}
+
+void conns_leave(struct pool *pool, const struct resolved *addresses)
+{
+	struct conn *c, *next;
+	for (c = TAILQ_FIRST(&pool->conns); c; c = next) {
+		next = TAILQ_NEXT(c, link);
+		if ((c->state == CONN_READY || c->state == CONN_BUSY) && !leads_to(c, addresses))
+			conn_retire(c);
 	}
 }
 

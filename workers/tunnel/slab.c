@@ -4,8 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define POOL_SLABS 16u        /* warm slabs kept beyond those in use */
+#define POOL_SLABS 4u         /* warm slabs kept beyond those in use */
 #define POOL_NODES 4096u      /* chunk nodes kept */
+#define SHARE_MAX 1024u       /* of the free budget, one reader's part is at least so small */
 #define ALIGN8(n) (((n) + 7u) & ~7u)
 
 static struct {
@@ -30,6 +31,14 @@ bool slab_spent(void)
 uint64_t slab_in_use(void)
 {
 	return pool.in_use;
+}
+
+/* Dynamic thresholds (Choudhury and Hahne, 1998): each of n stalled readers holds at most budget / (share + n). */
+size_t slab_allowance(void)
+{
+	uint64_t share = pool.budget / SLAB_SIZE < SHARE_MAX ? pool.budget / SLAB_SIZE : SHARE_MAX;
+	uint64_t left = pool.in_use < pool.budget ? (pool.budget - pool.in_use) / share : 0;
+	return left < SLAB_SIZE ? (size_t)left : SLAB_SIZE;
 }
 
 static struct slab *slab_alloc(uint32_t size)

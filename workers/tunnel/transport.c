@@ -242,6 +242,10 @@ static void try_finish(struct transport *t)
 {
 	if (!t->finish || t->finished || t->out.head || t->state < OPEN)
 		return;
+	if (t->state == LINGERING && t->read_ended && !t->ssl) {
+		t->finished = true;   /* close() says so as well */
+		return;
+	}
 	if (t->ssl) {
 		if (!(SSL_get_shutdown(t->ssl) & SSL_SENT_SHUTDOWN)) {
 			SSL_shutdown(t->ssl);
@@ -291,7 +295,7 @@ bool transport_send(struct transport *t, struct chunks *chunks, bool force)
 		chunks_clear(chunks);
 		return true;
 	}
-	if (!force && t->out.bytes > OUT_HIGH) {
+	if (!force && (t->out.bytes > OUT_HIGH || t->out.bytes > slab_allowance())) {
 		t->refused = true;
 		return false;
 	}
