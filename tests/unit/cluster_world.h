@@ -344,6 +344,14 @@ static void spin(void)
 	}
 }
 
+/* However slow the machine is. */
+#define UNTIL(condition)                                                                                              \
+	do {                                                                                                          \
+		for (unsigned i_ = 0; i_ < 500 && !(condition); i_++)                                                 \
+			spin();                                                                                       \
+		assert_true(condition);                                                                               \
+	} while (0)
+
 /* --- configuration ---------------------------------------------------------------------------------------------------- */
 
 static struct config_cluster clusters[3];

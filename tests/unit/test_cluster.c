@@ -23,8 +23,7 @@ static void test_h1_reuses(void **state)
 	assert_int_equal(metric("a", STATS_CLUSTER_CONNECTIONS_OPEN), 1);
 	/* The server closes the idle connection: the next goes on a new one. */
 	peer_close(peers);
-	spin();
-	assert_int_equal(metric("a", STATS_CLUSTER_CONNECTIONS_OPEN), 0);
+	UNTIL(metric("a", STATS_CLUSTER_CONNECTIONS_OPEN) == 0);
 	flow = run(0, "GET", "a");
 	assert_int_equal(flow->status, 200);
 	assert_int_equal(servers[0].accepted, 2);
@@ -104,8 +103,7 @@ static void test_tcp(void **state)
 	assert_int_equal(metric("a", STATS_CLUSTER_CONNECTIONS_OPEN), 3);
 	for (unsigned i = 0; i < 3; i++)
 		finish(&flows[i]);
-	spin();
-	assert_int_equal(metric("a", STATS_CLUSTER_CONNECTIONS_OPEN), 0);
+	UNTIL(metric("a", STATS_CLUSTER_CONNECTIONS_OPEN) == 0);
 }
 
 static void test_connect_failures(void **state)
@@ -286,28 +284,24 @@ static void test_generations(void **state)
 	endpoints[0][0] = endpoints[0][1];
 	clusters[0].n_endpoints = 1;
 	commit(1);
-	spin();
-	assert_int_equal(servers[0].open, 0);
+	UNTIL(servers[0].open == 0);
 	assert_int_equal(servers[1].open, 1);
 	assert_true(run(0, "GET", "a")->used.reused);
 	assert_int_equal(flows[0].used.number, 0);
 	/* Busy ones end with their flows; what waits is still served. */
 	servers[1].hold = true;
 	struct flow *busy = begin(1, "GET", "a");
-	spin();
-	assert_int_equal(busy->opened, 1);
+	UNTIL(busy->opened == 1);
 	begin(2, "GET", "a");
 	event_base_loop(tunnel.base, EVLOOP_NONBLOCK | EVLOOP_ONCE);
 	cluster(0, CONFIG_CARRY_TCP, 1);
 	commit(1);
-	spin();
-	assert_int_equal(flows[2].opened, 1);
+	UNTIL(flows[2].opened == 1);
 	assert_int_equal(busy->broken, 0);
 	finish(busy);
 	finish(&flows[2]);
 	commit(0);
-	spin();
-	assert_int_equal(servers[1].open, 0);
+	UNTIL(servers[1].open == 0);
 	assert_int_equal(run(0, "GET", "a")->error, FLOW_NO_ENDPOINT);
 }
 
@@ -319,15 +313,13 @@ static void test_h2_drains(void **state)
 	commit(1);
 	servers[0].hold = true;
 	struct flow *flow = begin(0, "GET", "a");
-	spin();
-	assert_int_equal(flow->opened, 1);
+	UNTIL(flow->opened == 1);
 	commit(0);
 	spin();
 	assert_int_equal(flow->broken, 0);
 	assert_int_equal(servers[0].open, 1);
 	finish(flow);
-	spin();
-	assert_int_equal(servers[0].open, 0);
+	UNTIL(servers[0].open == 0);
 }
 
 static void test_cancel(void **state)

@@ -14,6 +14,8 @@ unsigned conns_streams(const struct pool *pool);
 void conns_close_idle(struct pool *pool, uint64_t since);
 /* No connection is used for anything new, unless somebody waits already. */
 void conns_retire(struct pool *pool);
+/* Those that lead elsewhere than to these addresses take nothing new. */
+void conns_leave(struct pool *pool, const struct resolved *addresses);
 void conns_destroy(struct pool *pool);
 
 /* pool.c, for conn.c */
@@ -21,6 +23,8 @@ void pool_hold(struct pool *pool);
 void pool_let(struct pool *pool);     /* may free it */
 void pool_serve(struct pool *pool);
 bool pool_retired(const struct pool *pool);
+/* What the endpoint's name resolved to; copied. */
+void pool_resolved(struct pool *pool, const struct resolved *resolved);
 void pool_conn_failed(struct pool *pool, enum flow_error error, const char *detail);
 
 #endif

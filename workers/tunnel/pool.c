@@ -9,6 +9,7 @@
 
 #define H2_CONNECTIONS 4             /* max_connections: 0 */
 #define OTHER_CONNECTIONS 1024
+#define ASK_AGAIN_US 5000000         /* a name that did not resolve */
 
 /* --- life ------------------------------------------------------------------------------------------------------------- */
 
@@ -30,6 +31,7 @@ static void pool_release(struct pool *pool)
 	if (pool->key)
 		HASH_DEL(pool->cluster->targets, pool);
 	LIST_REMOVE(pool, link);
+	resolve_cancel(pool->query);
 	cluster_unref(pool->cluster);
 	free(pool->key);
 	free(pool->name);
@@ -237,6 +239,48 @@ void pool_retire(struct pool *pool)
 	pool_let(pool);
 }
 
+/* --- names whose addresses change --------------------------------------------------------------------------------------- */
+
+void pool_resolved(struct pool *pool, const struct resolved *resolved)
+{
+	if (resolved->ttl == UINT32_MAX) {       /* it is an address */
+		pool->ask_at = UINT64_MAX;
+		return;
+	}
+	if (!pool->stale)
+		pool->stale = malloc(sizeof(*pool->stale));
+	if (pool->stale)
+		*pool->stale = *resolved;
+	pool->ask_at = now_us() + ((uint64_t)resolved->ttl + 1) * 1000000;
+}
+
+static void on_asked(void *arg, const struct resolved *resolved, enum flow_error error)
+{
+	struct pool *pool = arg;
+	(void)error;
+	pool->query = NULL;
+	if (!resolved) {                         /* what is there goes on */
+		pool->ask_at = now_us() + ASK_AGAIN_US;
+		return;
+	}
+	pool_resolved(pool, resolved);
+	pool_hold(pool);
+	conns_leave(pool, resolved);
+	pool_let(pool);
+}
+
+static void ask_again(struct pool *pool, uint64_t now)
+{
+	const struct config_cluster *config = pool->cluster->config;
+	struct resolved resolved;
+	if (!pool->endpoint || !pool->host || pool->query || now < pool->ask_at || TAILQ_EMPTY(&pool->conns))
+		return;
+	pool->query = resolve(pool->cluster->all->tunnel->resolver, pool->host, config->ttl_min, config->ttl_max, &resolved,
+	                      on_asked, pool);
+	if (!pool->query)
+		on_asked(pool, &resolved, FLOW_NONE);
+}
+
 void pool_sweep(struct pool *pool, uint64_t now)
 {
 	uint64_t idle = (uint64_t)pool->cluster->config->idle_timeout * 1000;
@@ -244,6 +288,7 @@ void pool_sweep(struct pool *pool, uint64_t now)
 	pool_serve(pool);
 	if (idle > 0)
 		conns_close_idle(pool, now > idle ? now - idle : 0);
+	ask_again(pool, now);
 	pool_let(pool);
 }
 

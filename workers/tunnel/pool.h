@@ -38,6 +38,8 @@ struct pool {
 	unsigned waiting;
 	unsigned holds;               /* calls under way that touch it: it stays */
 	struct resolved *stale;       /* what its name last resolved to */
+	struct resolve_query *query;  /* its name is being asked for again */
+	uint64_t ask_at;              /* µs, when it is next */
 };
 
 struct pool *pool_for_endpoint(struct endpoint *endpoint, enum pool_kind kind);
@@ -49,7 +51,8 @@ void pool_leave(struct pool_waiter *waiter);
 unsigned pool_load(const struct pool *pool);
 /* The endpoint is gone: what is idle closes, what is busy ends with its flows. May free the pool. */
 void pool_retire(struct pool *pool);
-/* Closes what was idle for too long. May free the pool. */
+/* Closes what was idle for too long, and what leads to an address that the endpoint's name has no more. May free the
+ * pool. */
 void pool_sweep(struct pool *pool, uint64_t now);
 /* Everything at once: the worker ends. */
 void pool_destroy(struct pool *pool);
