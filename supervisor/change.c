@@ -8,7 +8,6 @@
 
 #include <event2/event.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +17,6 @@
 
 #define PHASE_LIMIT_S 10
 #define QUEUE_MAX 16
-#define TUNNELS_DEFAULT_MAX 8
 
 enum phase {
 	PHASE_IDLE,
@@ -192,16 +190,6 @@ static void failf(struct change *ch, const char *format, ...)
 	fail(ch, why);
 }
 
-/* Runs again whenever what it waits for may have come. */
-static unsigned tunnel_count(const struct config *config)
-{
-	cpu_set_t cpus;
-	if (config->tunnel_workers)
-		return config->tunnel_workers < POOL_TUNNELS_MAX ? config->tunnel_workers : POOL_TUNNELS_MAX;
-	int n = sched_getaffinity(0, sizeof(cpus), &cpus) ? 1 : CPU_COUNT(&cpus);
-	return n < 1 ? 1 : n > TUNNELS_DEFAULT_MAX ? TUNNELS_DEFAULT_MAX : (unsigned)n;
-}
-
 /* A level that an operator set by hand lasts until the configuration's own changes. */
 static void apply_log_level(struct supervisor *s, const char *before)
 {
@@ -242,7 +230,7 @@ static void commit(struct change *ch)
 	         log_value(ch->request->author));
 	commit_workers(s);
 	apply_log_level(s, old.config ? old.config->log_level : NULL);
-	pool_set_tunnels(s->pool, tunnel_count(s->in_force.config));
+	pool_set_tunnels(s->pool, pool_tunnel_count(s->in_force.config));
 	generation_clear(&old);
 	supervisor_committed(s);
 	finish(ch, true);
@@ -290,7 +278,7 @@ static void prepare(struct change *ch)
 	uint64_t generation = ch->next.number;
 	char error[512];
 	if (files_prepare(s->files, ch->next.config, error, sizeof(error)) ||
-	    listeners_prepare(s->listeners, ch->next.config, tunnel_count(ch->next.config), error, sizeof(error))) {
+	    listeners_prepare(s->listeners, ch->next.config, pool_tunnel_count(ch->next.config), error, sizeof(error))) {
 		fail(ch, error);
 		return;
 	}
@@ -308,6 +296,7 @@ static void prepare(struct change *ch)
 	}
 }
 
+/* Runs again whenever what it waits for may have come. */
 void change_progress(struct change *ch)
 {
 	struct supervisor *s = ch->supervisor;
@@ -424,7 +413,7 @@ static void take_compiled(struct change *ch, const struct ipc_config_compiled *m
 	}
 	if (!s->in_force.number) {
 		pool_start_others(s->pool);
-		pool_set_tunnels(s->pool, tunnel_count(ch->next.config));
+		pool_set_tunnels(s->pool, pool_tunnel_count(ch->next.config));
 	}
 	set_phase(ch, PHASE_WAITING);
 	change_progress(ch);

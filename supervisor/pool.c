@@ -11,6 +11,7 @@
 #include "store/config.h"
 
 #include <event2/event.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,7 @@
 #define BACKOFF_MS 500         /* the second replacement; doubles ... */
 #define BACKOFF_MAX_MS 10000   /* ... up to this */
 #define BOOT_FAILURES 3        /* while booting, a worker that fails so often is hopeless */
+#define TUNNELS_DEFAULT_MAX 8
 #define HELPER_STOP_MS 1000    /* for workers that have no flows to drain */
 
 TAILQ_HEAD(children, child);
@@ -134,6 +136,15 @@ void pool_start_others(struct pool *p)
 	static const enum ipc_role roles[] = {IPC_TELEMETRY, IPC_ROUTER, IPC_POLICY, IPC_TUN_BRIDGE};
 	for (size_t i = 0; i < sizeof(roles) / sizeof(*roles); i++)
 		pool_start_role(p, roles[i]);
+}
+
+unsigned pool_tunnel_count(const struct config *config)
+{
+	cpu_set_t cpus;
+	if (config->tunnel_workers)
+		return config->tunnel_workers < POOL_TUNNELS_MAX ? config->tunnel_workers : POOL_TUNNELS_MAX;
+	int n = sched_getaffinity(0, sizeof(cpus), &cpus) ? 1 : CPU_COUNT(&cpus);
+	return n < 1 ? 1 : n > TUNNELS_DEFAULT_MAX ? TUNNELS_DEFAULT_MAX : (unsigned)n;
 }
 
 void pool_set_tunnels(struct pool *p, unsigned count)

@@ -34,6 +34,9 @@ void pool_free(struct pool *pool);
 void pool_start_role(struct pool *pool, enum ipc_role role);
 void pool_start_others(struct pool *pool);
 void pool_set_tunnels(struct pool *pool, unsigned count);
+/* As many as the configuration says: by default one per CPU, at most 8. */
+struct config;
+unsigned pool_tunnel_count(const struct config *config);
 
 struct slots *pool_slots(struct pool *pool);
 /* The live worker of a role, or NULL. */

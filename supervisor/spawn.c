@@ -63,11 +63,10 @@ static void environment_make(struct environment *e, const struct spawner *s, enu
 		put(e, "HERMES_JOURNAL_FD", "4");
 	if (role == IPC_CONFIG_SYNC)
 		put(e, "HERMES_STATE_DIR", s->state_dir);
-	/* sanitizers' settings, and what tests' own workers read */
+	/* sanitizers' settings */
 	put(e, "ASAN_OPTIONS", secure_getenv("ASAN_OPTIONS"));
 	put(e, "UBSAN_OPTIONS", secure_getenv("UBSAN_OPTIONS"));
 	put(e, "LSAN_OPTIONS", secure_getenv("LSAN_OPTIONS"));
-	put(e, "HERMES_FAKE", secure_getenv("HERMES_FAKE"));
 }
 
 static void environment_clear(struct environment *e)

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """hermesd: workers that fail, configurations that fail, starts that fail. Faults that real workers do not have on demand
 come from a fake one (tests/unit/fake_worker.c)."""
+import json
 import os
 import re
 import shutil
 import signal
 import socket
+import socketserver
 import ssl
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -88,10 +91,12 @@ def test_workers_are_not_root_and_inherit_nothing(node):
         uids = set(re.search(r"^Uid:\t(.*)$", status, re.M).group(1).split())
         assert "0" not in uids, role
         assert re.search(r"^Groups:\t\s*$", status, re.M), role
+        held = int(re.search(r"^CapEff:\t(.*)$", status, re.M).group(1), 16)
+        assert held == (1 << 12 if role == "tun-bridge" else 0), role      # CAP_NET_ADMIN
         environment = Path(f"/proc/{pids[0]}/environ").read_bytes().decode().split("\0")
         names = {line.split("=")[0] for line in environment if line}
         assert names <= {"PATH", "LANG", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "HERMES_LOG_LEVEL",
-                         "HERMES_LOG_FORMAT", "HERMES_SANDBOX", "HERMES_STATE_DIR", "HERMES_JOURNAL_FD", "HERMES_FAKE"}
+                         "HERMES_LOG_FORMAT", "HERMES_SANDBOX", "HERMES_STATE_DIR", "HERMES_JOURNAL_FD"}
         assert ("HERMES_STATE_DIR" in names) == (role == "config-sync")
 
 
@@ -298,6 +303,43 @@ def test_a_log_file_is_opened_again(node, tmp_path):
     log.rename(tmp_path / "access.log.1")
     n.signal(signal.SIGUSR1)
     hermes.wait_for(log.exists)
+
+
+class Opa(socketserver.StreamRequestHandler):
+    """Allows everybody but mallory."""
+    def handle(self):
+        length = 0
+        while (line := self.rfile.readline().strip()):
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        asked = json.loads(self.rfile.read(length))
+        answer = json.dumps({"result": "mallory" not in json.dumps(asked)}).encode()
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+                         % (len(answer), answer))
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp", "localhost", "name", "nobody"])
+def test_authorizers_are_dialled(node, tmp_path, kind):
+    """policy may open no socket: hermesd connects, to what the configuration names and no further."""
+    path = str(tmp_path / "opa.sock")
+    server = socketserver.ThreadingUnixStreamServer(path, Opa) if kind == "unix" else \
+        socketserver.ThreadingTCPServer(("127.0.0.1", 0), Opa)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = 0 if kind == "unix" else server.server_address[1]
+    address = {"unix": f"unix:{path}", "tcp": f"127.0.0.1:{port}", "localhost": f"localhost:{port}",
+               "name": f"opa.example.net:{port}", "nobody": f"127.0.0.1:{hermes.free_port()}"}[kind]
+    config = document(hermes.free_port(), policies=[{"name": "asks", "default": "allow", "authorizer": {
+        "address": address, "path": "/v1/data/hermes", "timeout": "3s"}}])
+    n = node("alice", config, wait=False)
+    try:
+        hermes.wait_for(lambda: n.socket.exists() and n.admin("wait", "ready", check=False).returncode == 0)
+        answers = {user: n.admin("route", "explain", "--user", user, "h.example:1", json=True)["accepted"]
+                   for user in ("alice", "mallory")}
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert answers == {"alice": kind in ("unix", "tcp", "localhost"), "mallory": False}
 
 
 # --- starts -------------------------------------------------------------------------------------------------------------
