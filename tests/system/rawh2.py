@@ -235,6 +235,7 @@ class Watch:
         self.over.set()
         for thread in self.threads:
             thread.join()
+        print(f"served {self.served}; memory {self.base} KiB, at most {self.peak} KiB")
         if kind is not None:
             return
         assert self.node.pids() == self.before, f"workers were replaced: {self.before} {self.node.pids()}\n{self.node.log()}"

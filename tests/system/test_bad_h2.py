@@ -242,6 +242,24 @@ def test_zero_windows_on_many_streams(connect, watch):
     must_be_calmed(h2, 30)
 
 
+@pytest.mark.seconds(180)
+def test_many_connections_that_take_nothing(target):
+    """Together they would hold more than the worker's whole budget of payload: others are served all the same."""
+    with Watch(target.node, target.http, "http://www/big", grow=300 * 1024) as watch:
+        held = []
+        for _ in range(15):
+            h2 = H2(target.http, settings=[(4, 0)])
+            h2.send(b"".join(h2.headers(1 + 2 * i, path="/big") for i in range(60)))    # below what looks like an attack
+            held.append(h2)
+        served, end = watch.served, time.monotonic() + 12
+        while time.monotonic() < end:
+            for h2 in held:
+                h2.read(0.02)
+        assert watch.served > served + 3
+        for h2 in held:
+            h2.close()
+
+
 def test_one_byte_windows_on_many_streams(connect, watch):
     h2 = connect(settings=[(4, 1)])
     h2.send(b"".join(h2.headers(1 + 2 * i, path="/big") for i in range(100)))

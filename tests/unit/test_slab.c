@@ -141,6 +141,29 @@ static void the_budget_tells_when_it_is_spent(void **state)
 	chunks_clear(&pin);
 }
 
+/* However many take nothing, the budget is never spent: what one may hold shrinks with what is left. */
+static void the_allowance_shrinks(void **state)
+{
+	(void)state;
+	struct slab *held[64];
+	unsigned n = 0;
+	slab_budget(16u << 20);       /* 64 slabs: an even share is one */
+	size_t before = slab_allowance();
+	assert_in_range(before, SLAB_SIZE / 2, SLAB_SIZE);
+	while (n < 48) {
+		held[n++] = slab_get();
+		assert_true(slab_allowance() < before);
+		before = slab_allowance();
+	}
+	assert_in_range(before, 1, SLAB_SIZE / 3);
+	while (n < 64)
+		held[n++] = slab_get();
+	assert_int_equal(slab_allowance() / 8192, 0);
+	while (n > 0)
+		slab_unref(held[--n]);
+	slab_budget(256u << 20);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -150,6 +173,7 @@ int main(void)
 		cmocka_unit_test(a_flow_that_keeps_up_uses_one_slab),
 		cmocka_unit_test(what_waits_does_not_pin_slabs),
 		cmocka_unit_test(the_budget_tells_when_it_is_spent),
+		cmocka_unit_test(the_allowance_shrinks),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

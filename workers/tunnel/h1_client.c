@@ -8,7 +8,9 @@
 #include "workers/tunnel/h1_write.h"
 #include "workers/tunnel/ws.h"
 
-#define OUTSTANDING_HIGH (256u * 1024)    /* bytes given to the flow and not taken: above, reading stops */
+/* Bytes given to the flow and not taken: above, reading stops. What the far leg takes it takes at once, and it has a queue of
+ * its own; to read further ahead would only fill memory with what a slow reader does not want. */
+#define OUTSTANDING_HIGH (16u * 1024)
 
 enum client_state {
 	CONNECTING,
@@ -83,7 +85,7 @@ static void break_off(struct h1_client *c, enum flow_error error, const char *de
 
 static void update_pause(struct h1_client *c)
 {
-	transport_pause(c->transport, c->outstanding > OUTSTANDING_HIGH);
+	transport_pause(c->transport, c->outstanding > OUTSTANDING_HIGH || c->outstanding > slab_allowance());
 }
 
 static bool alive(const struct h1_client *c, const struct flow *flow)

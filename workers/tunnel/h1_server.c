@@ -11,7 +11,9 @@
 #include "workers/tunnel/listener.h"
 #include "workers/tunnel/ws.h"
 
-#define OUTSTANDING_HIGH (256u * 1024)    /* bytes given to the flow and not taken: above, reading stops */
+/* Bytes given to the flow and not taken: above, reading stops. What the far leg takes it takes at once, and it has a queue of
+ * its own; to read further ahead would only fill memory with what a slow reader does not want. */
+#define OUTSTANDING_HIGH (16u * 1024)
 
 enum server_state {
 	IDLE,                         /* no byte of a request yet */
@@ -113,7 +115,7 @@ static const struct config_limits *limits(const struct h1_server *s)
 static void update_pause(struct h1_server *s)
 {
 	bool waits = s->state == EXCHANGE && (s->set_aside || s->request == REQUEST_TUNNEL);
-	transport_pause(s->transport, waits || s->outstanding > OUTSTANDING_HIGH);
+	transport_pause(s->transport, waits || s->outstanding > OUTSTANDING_HIGH || s->outstanding > slab_allowance());
 }
 
 /* --- requests ------------------------------------------------------------------------------------------------------------ */

@@ -330,7 +330,8 @@ static bool stream_send(struct leg *leg, struct chunks *chunks)
 		chunks_clear(chunks);
 		return true;
 	}
-	if (stream->out.bytes > H2_QUEUE_HIGH || (stream->out.bytes > 0 && h2->queued > H2_STALLED_HIGH)) {
+	size_t waits = stream->out.bytes;
+	if (waits > H2_QUEUE_HIGH || waits > slab_allowance() || (waits > 0 && h2->queued > H2_STALLED_HIGH)) {
 		stream->refused = true;
 		return false;
 	}
