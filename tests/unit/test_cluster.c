@@ -345,6 +345,48 @@ static void test_cancel(void **state)
 	begin(4, "GET", "b");
 }
 
+static void test_waiting_is_bounded(void **state)
+{
+	static struct attempt *attempts[4100];
+	(void)state;
+	serve(0, SPEAK_NOTHING);
+	cluster(0, CONFIG_H2, 1)->max_streams = 10000;
+	commit(1);
+	struct flow *flow = make_flow(0, "GET", "x");
+	struct cluster_request request = request_of(flow, "a");
+	for (unsigned i = 0; i < 4100; i++)
+		attempts[i] = cluster_open(tunnel.clusters, &request);
+	await(4);
+	assert_int_equal(flow->failed, 4);
+	assert_int_equal(flow->error, FLOW_CONNECTION_LIMIT);
+	assert_non_null(strstr(flow->detail, "too many"));
+	for (unsigned i = 0; i < 4096; i++)
+		attempt_cancel(attempts[i]);
+	spin();
+	assert_int_equal(flow->failed + flow->opened, 4);
+}
+
+static void test_several_addresses(void **state)
+{
+	static char text[32], name[] = "several.test";
+	(void)state;
+	serve(0, SPEAK_H1);
+	resolver_set_hosts(tunnel.resolver, "127.0.0.3 several.test\n::1 several.test\n127.0.0.1 several.test\n");
+	cluster(0, CONFIG_H1, 1);
+	snprintf(text, sizeof(text), "%s:%u", name, servers[0].port);
+	endpoints[0][0].address = (struct config_address){.text = text, .host = name, .port = servers[0].port};
+	commit(1);
+	struct flow *flow = run(0, "GET", "a");
+	assert_int_equal(flow->status, 200);
+	assert_string_equal(flow->used.endpoint, text);
+	assert_string_equal(flow->used.address, servers[0].text);
+	/* All of them refuse: the reason is one of theirs. */
+	stop_serving(&servers[0]);
+	spin();
+	flow = run(1, "GET", "a");
+	assert_true(flow->error == FLOW_CONNECT_REFUSED || flow->error == FLOW_UNROUTABLE);
+}
+
 static void test_health(void **state)
 {
 	(void)state;
@@ -380,7 +422,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_h1_reuses), T(test_h1_limit), T(test_h2_shares), T(test_h2_room), T(test_tcp), T(test_connect_failures),
 		T(test_choice), T(test_table), T(test_ejection), T(test_targets), T(test_generations), T(test_h2_drains),
-		T(test_cancel), T(test_health),
+		T(test_cancel), T(test_waiting_is_bounded), T(test_several_addresses), T(test_health),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
