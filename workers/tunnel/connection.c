@@ -107,6 +107,19 @@ static bool admit(struct connection *c)
 	return false;
 }
 
+void connections_commit(void)
+{
+	for (struct connection *c = all; c; c = c->next) {
+		if (!c->origin.peer)
+			continue;
+		c->origin.peer_rule = NULL;       /* the old one went with its configuration */
+		c->origin.peer_refused = !admit(c);
+		if (c->origin.peer_refused)
+			log_warn("peer refused", "listener=%s source=%s peer=%s domain=%s reason=configuration", c->bound->base.name,
+			         c->origin.source_text, log_value(c->peer), log_value(c->domain));
+	}
+}
+
 /* False: refused, c is gone. */
 static bool identify(struct connection *c)
 {

@@ -8,6 +8,8 @@
 
 /* Takes over fd. */
 void connection_accept(struct bound *bound, int fd, const struct sockaddr_storage *source);
+/* The listeners have their new settings: peers are admitted anew. One that no longer is may not begin anything. */
+void connections_commit(void);
 /* All HTTP connections: finish what they do, take nothing new. */
 void connections_drain(void);
 

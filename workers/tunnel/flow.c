@@ -7,6 +7,7 @@
 #include "ipc/log.h"
 #include "workers/tunnel/fields.h"
 #include "workers/tunnel/flow_internal.h"
+#include "workers/tunnel/flow_redecide.h"
 #include "workers/tunnel/generation.h"
 
 const char *flow_state_name(enum flow_state state)
@@ -45,6 +46,7 @@ static void flow_free(struct flow *flow)
 	if (flow->next)
 		flow->next->prev = flow->prev;
 	tunnel->n_flows--;
+	redecide_forget(tunnel->redecide, flow);
 	event_del(&flow->timer);
 	struct side *sides[] = {&flow->up, &flow->down};
 	for (int i = 0; i < 2; i++) {
@@ -55,6 +57,7 @@ static void flow_free(struct flow *flow)
 	head_free(flow->request);
 	decision_unref(flow->decision);
 	generation_unref(flow->generation);
+	free(flow->asked_head);
 	free(flow->user), free(flow->method), free(flow->protocol), free(flow->authority), free(flow->path);
 	free(flow);
 }

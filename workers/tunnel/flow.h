@@ -16,7 +16,8 @@ struct origin {
 	uint16_t source_port;
 	const char *peer;             /* node that the client certificate names, NULL: none */
 	const char *proven_user;      /* by certificate or Proxy-Authorization, NULL: none */
-	const void *peer_rule;        /* struct config_peer that admitted the peer */
+	const void *peer_rule;        /* struct config_peer that admits the peer, of the configuration in force */
+	bool peer_refused;            /* a change of configuration no longer admits the peer */
 	const char *carry;            /* "h1", "h2", "tcp", "socks5": for the record */
 };
 

@@ -5,6 +5,7 @@
 
 #include "workers/tunnel/fields.h"
 #include "workers/tunnel/flow_internal.h"
+#include "workers/tunnel/flow_redecide.h"
 #include "workers/tunnel/generation.h"
 
 #define BACKOFF_US 25000u         /* before the first retry; doubles, with jitter */
@@ -28,6 +29,13 @@ static bool may_speak_for(const struct config_peer *rule, const char *user)
 		if (strcmp(rule->users.v[i], user) == 0)
 			return true;
 	return false;
+}
+
+bool flow_may_speak(const struct flow *flow)
+{
+	const struct origin *o = flow->origin;
+	return !o->peer_refused && (o->listener->config->accept != CONFIG_OVERLAY || !flow->user ||
+	                            may_speak_for(o->peer_rule, flow->user));
 }
 
 static void set_user(struct flow *flow, const char *user)
@@ -72,6 +80,7 @@ static bool prove(struct flow *flow, const char *credentials)
 		return true;
 	}
 	set_user(flow, name);
+	flow->by_password = true;
 	flow_set_state(flow, FLOW_STATE_PROVING);
 	flow->auth = auth_check(flow->tunnel->auth, name, password, &ok, on_proved, flow);
 	explicit_bzero(password, sizeof(password));
@@ -97,12 +106,14 @@ void flow_begin(struct flow *flow)
 	} else if (listener->accept == CONFIG_OVERLAY) {
 		const char *user = head_get(flow->request, "user");
 		set_user(flow, user);
-		if (user && !may_speak_for(rule, user))
-			flow_answer(flow, 403, FLOW_DENIED, "this node may not speak for the user");
+		if (!flow_may_speak(flow))
+			flow_answer(flow, 403, FLOW_DENIED, flow->origin->peer_refused ? "this node may not connect" :
+			                                   "this node may not speak for the user");
 		else
 			identified(flow);
 	} else if (flow->origin->proven_user) {
 		set_user(flow, flow->origin->proven_user);
+		flow->by_password = listener->accept == CONFIG_SOCKS5;
 		identified(flow);
 	} else if (!credentials || !prove(flow, credentials)) {
 		if (!credentials)
@@ -139,6 +150,10 @@ static void take_decision(struct flow *flow, struct decision *decision)
 		return flow_answer(flow, 503, FLOW_INTERNAL, "the decision names no cluster");
 	stats_add(decision->cluster_stats, STATS_CLUSTER_FLOWS, 1);
 	stats_add(decision->cluster_stats, STATS_CLUSTER_FLOWS_OPEN, 1);
+	flow->decided_under = flow->asked_under;
+	if (flow->asked_under != flow->tunnel->current->number)
+		redecide_late(flow->tunnel->redecide);
+	flow->asked_head = asked_new(flow->request);
 	fields_apply(flow->request, &decision->add_headers, &decision->remove_headers);
 	fields_forward(flow->request, flow->generation->config, flow->origin->carry,
 	               flow->origin->listener->config->accept != CONFIG_OVERLAY, flow->origin->source_text,
@@ -158,6 +173,7 @@ static void decide(struct flow *flow)
 {
 	flow_set_state(flow, FLOW_STATE_ASKING);
 	flow->asked = now_us();
+	flow->asked_under = flow->tunnel->current->number;
 	struct decision *decision = ask_decision(flow->tunnel->ask, flow->origin, flow->user, flow->request, &flow->query,
 	                                         on_decided, flow);
 	if (decision)

@@ -1,5 +1,6 @@
 /* What the files of a flow share: flow.c (moving heads and bytes), flow_begin.c (identity, decision, way out, retries),
- * flow_end.c (errors, the record), flow_json.c (what an operator sees). */
+ * flow_end.c (errors, the record), flow_redecide.c (after a change of configuration), flow_json.c (what an
+ * operator sees). */
 #ifndef HERMES_TUNNEL_FLOW_INTERNAL_H
 #define HERMES_TUNNEL_FLOW_INTERNAL_H
 
@@ -44,6 +45,8 @@ struct flow {
 	struct auth_query *auth;
 	struct ask_query *query;
 	struct decision *decision;
+	struct asked *asked_head;     /* what the decision examined, for deciding anew (flow_redecide.c) */
+	uint64_t asked_under, decided_under;   /* generations in force when it was asked and by which it was decided */
 	struct attempt *attempt;
 	struct endpoint_used used;
 	uint64_t tried_endpoints;
@@ -52,6 +55,7 @@ struct flow {
 	bool replayable;
 	bool request_end_first;       /* the request has no body */
 	bool connect;                 /* a tunnel once it is open */
+	bool by_password;             /* the user was proven by one of `users:` */
 	bool tunnel_open;
 	bool head_sent;               /* the final response head went to the in leg */
 	bool out_ready;               /* the out leg has the request's head */
@@ -76,6 +80,8 @@ void flow_pump(struct flow *flow, bool up);
 /* flow_begin.c */
 void flow_begin(struct flow *flow);
 void flow_attempt(struct flow *flow);
+/* Its peer, where it has one, may still connect and speak for the flow's user. */
+bool flow_may_speak(const struct flow *flow);
 /* Another attempt if the decision and what was sent so far allow one; false: no. */
 bool flow_retry(struct flow *flow, enum flow_error error, unsigned status);
 void flow_arm(struct flow *flow);

@@ -225,6 +225,7 @@ void listeners_commit(struct listeners *ls, uint64_t generation)
 			p->fd = -1;
 	}
 	pending_drop(ls, generation);
+	connections_commit();
 }
 
 void listeners_abort(struct listeners *ls, uint64_t generation)

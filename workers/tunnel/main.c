@@ -15,6 +15,7 @@
 #include "workers/tunnel/cluster.h"
 #include "workers/tunnel/files.h"
 #include "workers/tunnel/flow_json.h"
+#include "workers/tunnel/flow_redecide.h"
 #include "workers/tunnel/generation.h"
 #include "workers/tunnel/listener.h"
 #include "workers/tunnel/records.h"
@@ -94,6 +95,7 @@ static void commit(void *arg, uint64_t number)
 	ask_commit(t->ask);
 	clusters_commit(t->clusters);
 	listeners_commit(t->listeners, number);
+	redecide_commit(t->redecide);
 	log_info("configuration in force", "generation=%llu", (unsigned long long)number);
 }
 
@@ -272,6 +274,7 @@ int main(int argc, char **argv)
 	t->self = stats_set(t->stats, STATS_WORKER, name);
 	s.files = files_new();
 	t->ask = ask_new(t);
+	t->redecide = redecide_new(t);
 	t->resolver = resolver_new(t->base);
 	t->clusters = clusters_new(t);
 	t->listeners = listeners_new(t);

@@ -25,6 +25,7 @@ struct tunnel {
 	struct generation *current;   /* in force */
 	struct generation *next;      /* prepared */
 	struct ask *ask;              /* decisions and their cache */
+	struct redecide *redecide;    /* what becomes of living flows when the configuration changes */
 	struct resolver *resolver;
 	struct clusters *clusters;
 	struct listeners *listeners;
