@@ -28,6 +28,7 @@ static void append(char ***list, size_t *n, char *line)
 	grown[(*n)++] = line;
 }
 
+__attribute__((format(printf, 3, 0)))
 static char *line_of(const struct config_parser *p, const struct yaml_node *node, const char *format, va_list ap)
 {
 	char text[1024];
