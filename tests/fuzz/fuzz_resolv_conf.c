@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	char *text = malloc(size + 1), csv[RESOLV_SERVERS * 68];
 	struct resolv_conf conf;
-	struct sockaddr_storage address;
+	union resolve_address address;
 	if (!text)
 		return 0;
 	memcpy(text, data, size);
@@ -31,7 +31,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	require(strlen(csv) < sizeof(csv) && (conf.n == 0) == (csv[0] == 0));
 	struct hosts *hosts = hosts_parse(text);
 	for (unsigned i = 0; hosts_find(hosts, "localhost", i); i++)
-		require(hosts_find(hosts, "localhost", i)->ss_family != 0);
+		require(hosts_find(hosts, "localhost", i)->sa.sa_family != 0);
 	hosts_free(hosts);
 	free(text);
 	return 0;

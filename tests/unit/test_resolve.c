@@ -151,10 +151,10 @@ static struct result ask(const char *name, bool *at_once)
 static const char *text_of(const struct resolved *resolved, unsigned i)
 {
 	static char text[INET6_ADDRSTRLEN];
-	const struct sockaddr_storage *a = &resolved->v[i];
-	const void *address = a->ss_family == AF_INET ? (const void *)&((const struct sockaddr_in *)a)->sin_addr :
+	const union resolve_address *a = &resolved->v[i];
+	const void *address = a->sa.sa_family == AF_INET ? (const void *)&((const struct sockaddr_in *)a)->sin_addr :
 	                      (const void *)&((const struct sockaddr_in6 *)a)->sin6_addr;
-	return inet_ntop(a->ss_family, address, text, sizeof(text));
+	return inet_ntop(a->sa.sa_family, address, text, sizeof(text));
 }
 
 static void test_known(void **state)

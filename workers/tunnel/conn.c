@@ -433,9 +433,9 @@ void conns_retire(struct pool *pool)
 static bool leads_to(const struct conn *c, const struct resolved *addresses)
 {
 	for (unsigned i = 0; i < addresses->n; i++) {
-		struct sockaddr_storage address = addresses->v[i];
+		union resolve_address address = addresses->v[i];
 		char text[64];
-		if (address.ss_family == AF_INET)
+		if (address.sa.sa_family == AF_INET)
 			((struct sockaddr_in *)&address)->sin_port = htons(c->pool->port);
 		else
 			((struct sockaddr_in6 *)&address)->sin6_port = htons(c->pool->port);

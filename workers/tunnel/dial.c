@@ -22,12 +22,19 @@ struct race {                        /* one address being connected to */
 	int fd;
 };
 
+_Static_assert(offsetof(struct resolved, v) == 0, "the path shares the first address's place");
+
 struct dial {
 	struct tunnel *tunnel;
 	struct dial_target target;
 	struct resolve_query *query;
 	struct event *timer;          /* the next address's turn, or the end that is to be told */
-	struct resolved addresses;    /* in the order of trying */
+	union {
+		struct resolved addresses;    /* in the order of trying */
+		struct {
+			struct sockaddr_un path;  /* in the place of addresses.v[0]: a Unix socket is the only one */
+		} local;
+	};
 	bool resolved, fresh;
 	unsigned next, running;
 	struct race races[RESOLVE_ADDRESSES];
@@ -243,14 +250,14 @@ static void arrange(struct dial *d, const struct resolved *from)
 	*to = (struct resolved){.n = 0, .ttl = from->ttl};
 	while (to->n < from->n) {
 		unsigned *at = turn ? &a : &b;
-		while (*at < from->n && (from->v[*at].ss_family == from->v[0].ss_family) != turn)
+		while (*at < from->n && (from->v[*at].sa.sa_family == from->v[0].sa.sa_family) != turn)
 			(*at)++;
 		if (*at < from->n)
 			to->v[to->n++] = from->v[(*at)++];
 		turn = !turn;
 	}
 	for (unsigned i = 0; i < to->n; i++) {
-		if (to->v[i].ss_family == AF_INET)
+		if (to->v[i].sa.sa_family == AF_INET)
 			((struct sockaddr_in *)&to->v[i])->sin_port = htons(d->target.port);
 		else
 			((struct sockaddr_in6 *)&to->v[i])->sin6_port = htons(d->target.port);
@@ -276,7 +283,7 @@ static void on_resolved(void *arg, const struct resolved *resolved, enum flow_er
 
 static void use_path(struct dial *d, const char *path)
 {
-	struct sockaddr_un *un = (struct sockaddr_un *)&d->addresses.v[0];
+	struct sockaddr_un *un = &d->local.path;
 	d->resolved = true;
 	d->addresses.n = 1;
 	un->sun_family = AF_UNIX;

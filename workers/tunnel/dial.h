@@ -22,7 +22,7 @@ struct dial_target {
 
 struct dial_result {
 	int fd;                       /* connected, non-blocking; the callee's. -1: failed */
-	struct sockaddr_storage address;   /* of the peer */
+	union resolve_address address;   /* of the peer */
 	enum flow_error error;
 	const char *detail;           /* for people, lives for the call */
 	const struct resolved *resolved;   /* what the name resolved to, or NULL; lives for the call */

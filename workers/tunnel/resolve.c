@@ -29,7 +29,7 @@ struct entry {
 	bool restart;                 /* the channel went away under it */
 	enum flow_error error;        /* FLOW_NONE: addresses hold */
 	const char *reason;
-	struct sockaddr_storage *v;
+	union resolve_address *v;
 	unsigned n;
 	uint32_t ttl;                 /* s, as the servers said */
 	uint64_t stored;              /* µs; 0: never answered */
@@ -138,7 +138,7 @@ static void store_failure(struct entry *e, enum flow_error error, const char *re
 	e->stored = now_us();
 }
 
-static unsigned take_family(const struct ares_addrinfo *info, int family, struct sockaddr_storage *v, unsigned n,
+static unsigned take_family(const struct ares_addrinfo *info, int family, union resolve_address *v, unsigned n,
                             uint32_t *ttl)
 {
 	for (const struct ares_addrinfo_node *node = info->nodes; node && n < RESOLVE_ADDRESSES; node = node->ai_next) {
@@ -155,7 +155,7 @@ static unsigned take_family(const struct ares_addrinfo *info, int family, struct
 static bool store_addresses(struct entry *e, const struct ares_addrinfo *info)
 {
 	uint32_t ttl = UINT32_MAX;
-	struct sockaddr_storage *v = calloc(RESOLVE_ADDRESSES, sizeof(*v));
+	union resolve_address *v = calloc(RESOLVE_ADDRESSES, sizeof(*v));
 	if (!v)
 		return false;
 	unsigned n = take_family(info, AF_INET6, v, 0, &ttl);
@@ -373,7 +373,7 @@ static bool is_localhost(const char *name)
 /* What needs no name server: literals, localhost (RFC 6761 6.3), the hosts file. */
 static bool known(const struct resolver *r, const char *name, struct resolved *now)
 {
-	const struct sockaddr_storage *address;
+	const union resolve_address *address;
 	now->n = 0;
 	now->ttl = 60;
 	if (address_parse(name, &now->v[0])) {

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "workers/tunnel/leg.h"
+#include "workers/tunnel/resolve_address.h"
 #include "workers/tunnel/tunnel.h"
 
 struct resolver;
@@ -12,7 +13,7 @@ struct resolve_query;
 
 #define RESOLVE_ADDRESSES 16
 struct resolved {
-	struct sockaddr_storage v[RESOLVE_ADDRESSES];   /* ports 0 */
+	union resolve_address v[RESOLVE_ADDRESSES];   /* ports 0 */
 	unsigned n;
 	uint32_t ttl;                 /* seconds left */
 };

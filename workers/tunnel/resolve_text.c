@@ -9,7 +9,7 @@
 
 #include <uthash.h>
 
-bool address_parse(const char *text, struct sockaddr_storage *out)
+bool address_parse(const char *text, union resolve_address *out)
 {
 	struct sockaddr_in *v4 = (struct sockaddr_in *)out;
 	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
@@ -54,7 +54,7 @@ static const char *line_end(const char *p)
 /* A link-local server with a zone ("fe80::1%eth0") is nothing that c-ares 1.18 takes: skipped. */
 static void parse_server(struct resolv_conf *out, const char *text)
 {
-	struct sockaddr_storage address;
+	union resolve_address address;
 	char bare[64];
 	unsigned long port = 53;
 	const char *end = text[0] == '[' ? strchr(text, ']') : NULL;
@@ -117,7 +117,7 @@ void resolv_conf_csv(const struct resolv_conf *conf, char *out, size_t size)
 
 struct host_address {
 	struct host_address *next;
-	struct sockaddr_storage address;
+	union resolve_address address;
 };
 
 struct host_name {
@@ -128,7 +128,7 @@ struct host_name {
 
 struct hosts { struct host_name *names; size_t n; };
 
-static void hosts_add(struct hosts *hosts, const char *name, const struct sockaddr_storage *address)
+static void hosts_add(struct hosts *hosts, const char *name, const union resolve_address *address)
 {
 	struct host_name *entry;
 	size_t length = strlen(name);
@@ -158,7 +158,7 @@ struct hosts *hosts_parse(const char *text)
 	for (const char *p = text; hosts && *p;) {
 		const char *end = line_end(p);
 		char word[256];
-		struct sockaddr_storage address;
+		union resolve_address address;
 		const char *at = next_word(p, end, word, sizeof(word));
 		bool valid = at && address_parse(word, &address);
 		while (valid && (at = next_word(at, end, word, sizeof(word)))) {
@@ -191,7 +191,7 @@ void hosts_free(struct hosts *hosts)
 	free(hosts);
 }
 
-const struct sockaddr_storage *hosts_find(const struct hosts *hosts, const char *name, unsigned i)
+const union resolve_address *hosts_find(const struct hosts *hosts, const char *name, unsigned i)
 {
 	struct host_name *entry = NULL;
 	if (hosts)

@@ -2,7 +2,7 @@
 #ifndef HERMES_TUNNEL_RESOLVE_TEXT_H
 #define HERMES_TUNNEL_RESOLVE_TEXT_H
 
-#include <netinet/in.h>
+#include "workers/tunnel/resolve_address.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,9 +26,9 @@ struct hosts;
 struct hosts *hosts_parse(const char *text);
 void hosts_free(struct hosts *hosts);
 /* The i-th address of a lower-case name, or NULL. */
-const struct sockaddr_storage *hosts_find(const struct hosts *hosts, const char *name, unsigned i);
+const union resolve_address *hosts_find(const struct hosts *hosts, const char *name, unsigned i);
 
 /* A strict dotted quad or an IPv6 address into *out (port 0). */
-bool address_parse(const char *text, struct sockaddr_storage *out);
+bool address_parse(const char *text, union resolve_address *out);
 
 #endif
