@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers out of pytest's JUnit file: "PASSED FAILED SKIPPED", then a line per failed and skipped test."""
+"""Numbers out of pytest's JUnit files: "PASSED FAILED SKIPPED", then a line per failed and skipped test."""
 import sys
 import xml.etree.ElementTree as ET
 
 lines, counts = [], {"passed": 0, "failed": 0, "skipped": 0}
-for case in ET.parse(sys.argv[1]).getroot().iter("testcase"):
+for case in (case for name in sys.argv[1:] for case in ET.parse(name).getroot().iter("testcase")):
     kinds = {child.tag: child for child in case}
     name = f"{case.get('classname')}.{case.get('name')}"
     result = "failed" if {"failure", "error"} & kinds.keys() else "skipped" if "skipped" in kinds else "passed"

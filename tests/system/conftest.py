@@ -24,6 +24,20 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "seconds(n): time limit of this test, fixtures included per phase")
 
 
+SHARD_ITEMS = 40
+
+
+def pytest_collection_modifyitems(config, items):
+    """HERMES_SHARD=I/N: only part I (from 0) of N, in runs of neighbours, so that modules' fixtures are seldom made twice."""
+    part, parts = map(int, os.environ.get("HERMES_SHARD", "0/1").split("/"))
+    mine, others = [], []
+    for start in range(0, len(items), SHARD_ITEMS):
+        (mine if start // SHARD_ITEMS % parts == part else others).extend(items[start:start + SHARD_ITEMS])
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = mine
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item):
     """A test that hangs fails by itself."""
