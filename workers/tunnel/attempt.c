@@ -25,7 +25,7 @@ struct attempt {
 	bool *ended;                  /* set when it ends; NULL: nobody looks */
 };
 
-/* --- life ------------------------------------------------------------------------------------------------------------- */
+/* --- life -------------------------------------------------------------------------------------------------------- */
 
 static struct attempt *attempt_new(struct clusters *all)
 {
@@ -76,7 +76,7 @@ void attempt_cancel(struct attempt *a)
 	attempt_free(a);
 }
 
-/* --- ends ------------------------------------------------------------------------------------------------------------- */
+/* --- ends -------------------------------------------------------------------------------------------------------- */
 
 static void copy_cut(char *out, size_t size, const char *text)
 {
@@ -138,7 +138,7 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
 	pool_let(pool);
 }
 
-/* --- the way ---------------------------------------------------------------------------------------------------------- */
+/* --- the way ----------------------------------------------------------------------------------------------------- */
 
 static bool kind_of(const struct config_cluster *config, bool tunnel, enum pool_kind *kind)
 {
@@ -264,7 +264,7 @@ void cluster_used(struct clusters *all, struct endpoint_used *used)
 	*used = all->used;
 }
 
-/* --- set-up ----------------------------------------------------------------------------------------------------------- */
+/* --- set-up ------------------------------------------------------------------------------------------------------ */
 
 void attempts_init(struct clusters *all)
 {

@@ -63,7 +63,7 @@ struct auth {
 	bool stop;
 };
 
-/* --- the thread ------------------------------------------------------------------------------------------------------- */
+/* --- the thread -------------------------------------------------------------------------------------------------- */
 
 static bool same(const char *a, const char *b)
 {
@@ -119,7 +119,7 @@ static bool start(struct auth *auth)
 	return auth->started;
 }
 
-/* --- what is known ---------------------------------------------------------------------------------------------------- */
+/* --- what is known ----------------------------------------------------------------------------------------------- */
 
 static bool digest_of(const struct auth *auth, const char *name, const char *password, uint8_t out[DIGEST])
 {
@@ -194,7 +194,7 @@ void auth_set_users(struct auth *auth, const struct config *config)
 	}
 }
 
-/* --- asking ----------------------------------------------------------------------------------------------------------- */
+/* --- asking ------------------------------------------------------------------------------------------------------ */
 
 static void query_free(struct auth_query *q)
 {
@@ -287,7 +287,7 @@ void auth_cancel(struct auth_query *q)
 		q->done = NULL;                /* only the loop's thread looks at it */
 }
 
-/* --- life ------------------------------------------------------------------------------------------------------------- */
+/* --- life -------------------------------------------------------------------------------------------------------- */
 
 struct auth *auth_new(struct event_base *base)
 {
@@ -333,7 +333,7 @@ void auth_free(struct auth *auth)
 	free(auth);
 }
 
-/* --- RFC 7617 --------------------------------------------------------------------------------------------------------- */
+/* --- RFC 7617 ---------------------------------------------------------------------------------------------------- */
 
 /* The decoded text's length, or -1: not base64 (RFC 4648 4, with its padding). */
 static int decode(const char *text, size_t length, char *out, size_t size)

@@ -16,7 +16,7 @@
 
 #define EJECTIONS_MAX 10             /* an ejection lasts at most ten times as long as the first */
 
-/* --- counting --------------------------------------------------------------------------------------------------------- */
+/* --- counting ---------------------------------------------------------------------------------------------------- */
 
 struct cluster *cluster_find(struct clusters *all, const char *name)
 {
@@ -52,7 +52,7 @@ struct stats_set *cluster_stats(struct clusters *all, const char *name)
 	return cluster ? cluster->stats : stats_set(all->tunnel->stats, STATS_CLUSTER, name);
 }
 
-/* --- endpoints -------------------------------------------------------------------------------------------------------- */
+/* --- endpoints --------------------------------------------------------------------------------------------------- */
 
 static struct endpoint *endpoint_new(struct cluster *cluster, const struct config_endpoint *config)
 {
@@ -155,7 +155,7 @@ static uint32_t endpoint_load(const struct endpoint *e)
 	return load;
 }
 
-/* --- choosing --------------------------------------------------------------------------------------------------------- */
+/* --- choosing ---------------------------------------------------------------------------------------------------- */
 
 static unsigned gather(struct cluster *cluster, bool panic, uint64_t tried)
 {
@@ -189,7 +189,7 @@ struct endpoint *cluster_choose(struct cluster *cluster, uint64_t key, uint64_t 
 	return cluster->endpoints[cluster->candidate_numbers[i]];
 }
 
-/* --- passive health --------------------------------------------------------------------------------------------------- */
+/* --- passive health ---------------------------------------------------------------------------------------------- */
 
 static bool may_eject(const struct cluster *cluster)
 {
@@ -236,7 +236,7 @@ void cluster_report(struct clusters *all, const char *name, int number, bool ok)
 		endpoint_report(cluster->endpoints[number], ok, "failed on flows");
 }
 
-/* --- what router hears ------------------------------------------------------------------------------------------------ */
+/* --- what router hears ------------------------------------------------------------------------------------------- */
 
 static void tell_router(struct endpoint *e)
 {
@@ -277,7 +277,7 @@ static void tell_all(struct clusters *all)
 				tell_router(cluster->endpoints[i]);
 }
 
-/* --- the configuration ------------------------------------------------------------------------------------------------ */
+/* --- the configuration ------------------------------------------------------------------------------------------- */
 
 static bool same_text(const char *a, const char *b)
 {
@@ -375,7 +375,7 @@ void clusters_commit(struct clusters *all)
 	tell_all(all);
 }
 
-/* --- life ------------------------------------------------------------------------------------------------------------- */
+/* --- life -------------------------------------------------------------------------------------------------------- */
 
 static void sweep_cluster(struct cluster *cluster, uint64_t now)
 {
@@ -445,7 +445,7 @@ void clusters_free(struct clusters *all)
 	free(all);
 }
 
-/* --- what is there ---------------------------------------------------------------------------------------------------- */
+/* --- what is there ----------------------------------------------------------------------------------------------- */
 
 static void endpoint_json(const struct endpoint *e, struct json *j)
 {

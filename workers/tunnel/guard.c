@@ -5,7 +5,7 @@
 #include <netinet/in.h>
 #include <string.h>
 
-/* --- authorities ------------------------------------------------------------------------------------------------------ */
+/* --- authorities ------------------------------------------------------------------------------------------------- */
 
 static int bad(const char **why, const char *reason)
 {
@@ -143,7 +143,7 @@ int guard_split(const char *authority, uint16_t default_port, char *host, size_t
 	return 0;
 }
 
-/* --- addresses -------------------------------------------------------------------------------------------------------- */
+/* --- addresses --------------------------------------------------------------------------------------------------- */
 
 /* What `allow_targets:` may open as a class. CLASS_NEVER: only an explicit prefix (or `any`) does. */
 enum address_class { CLASS_PUBLIC, CLASS_LOOPBACK, CLASS_LINK_LOCAL, CLASS_PRIVATE, CLASS_NEVER };

@@ -16,7 +16,7 @@ struct health_http {
 	char head[HEAD_MAX + 1];
 };
 
-/* --- HTTP/1.1 --------------------------------------------------------------------------------------------------------- */
+/* --- HTTP/1.1 ---------------------------------------------------------------------------------------------------- */
 
 static char *request_text(const char *authority, const char *path)
 {
@@ -75,7 +75,7 @@ static int input_h1(struct health_http *http, struct chunks *in)
 	return read_h1(http);
 }
 
-/* --- HTTP/2 ----------------------------------------------------------------------------------------------------------- */
+/* --- HTTP/2 ------------------------------------------------------------------------------------------------------ */
 
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t name_length,
                      const uint8_t *value, size_t value_length, uint8_t flags, void *arg)
@@ -131,7 +131,7 @@ static int input_h2(struct health_http *http, struct chunks *in)
 	return http->failed || !nghttp2_session_want_read(http->h2) ? -1 : 0;
 }
 
-/* --- both ------------------------------------------------------------------------------------------------------------- */
+/* --- both -------------------------------------------------------------------------------------------------------- */
 
 struct health_http *health_http_new(bool h2, bool tls, const char *authority, const char *path)
 {

@@ -11,7 +11,7 @@
 #define OTHER_CONNECTIONS 1024
 #define ASK_AGAIN_US 5000000         /* a name that did not resolve */
 
-/* --- life ------------------------------------------------------------------------------------------------------------- */
+/* --- life -------------------------------------------------------------------------------------------------------- */
 
 static bool pool_idle(const struct pool *pool)
 {
@@ -125,7 +125,7 @@ struct pool *pool_for_target(struct cluster *cluster, enum pool_kind kind, const
 	return pool;
 }
 
-/* --- serving ---------------------------------------------------------------------------------------------------------- */
+/* --- serving ----------------------------------------------------------------------------------------------------- */
 
 static unsigned connections_max(const struct pool *pool)
 {
@@ -224,7 +224,7 @@ unsigned pool_load(const struct pool *pool)
 	return pool->waiting + (pool->kind == POOL_H2 ? conns_streams(pool) : pool->in[CONN_BUSY]);
 }
 
-/* --- ends ------------------------------------------------------------------------------------------------------------- */
+/* --- ends -------------------------------------------------------------------------------------------------------- */
 
 void pool_retire(struct pool *pool)
 {
@@ -239,7 +239,7 @@ void pool_retire(struct pool *pool)
 	pool_let(pool);
 }
 
-/* --- names whose addresses change --------------------------------------------------------------------------------------- */
+/* --- names whose addresses change -------------------------------------------------------------------------------- */
 
 void pool_resolved(struct pool *pool, const struct resolved *resolved)
 {
