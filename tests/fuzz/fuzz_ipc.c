@@ -52,7 +52,7 @@ static void decode(const uint8_t *data, size_t size)
 	}
 	union ipc_any message;
 	const char *why = NULL;
-	volatile size_t sum = 0;
+	static volatile size_t sum;
 	int type = ipc_decode(data, size, arena, &message, &why);
 	ipc_peek_type(data, size);
 	if (type == -EBADMSG) {
