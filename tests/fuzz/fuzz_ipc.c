@@ -43,6 +43,8 @@ static void check_again(enum ipc_type type, const union ipc_any *message, struct
 		abort();
 }
 
+static volatile size_t sum;   /* so that touching is not optimised away */
+
 static void decode(const uint8_t *data, size_t size)
 {
 	static struct ipc_arena *arena, *other;
@@ -52,7 +54,6 @@ static void decode(const uint8_t *data, size_t size)
 	}
 	union ipc_any message;
 	const char *why = NULL;
-	static volatile size_t sum;
 	int type = ipc_decode(data, size, arena, &message, &why);
 	ipc_peek_type(data, size);
 	if (type == -EBADMSG) {
