@@ -108,12 +108,14 @@ install: all
 	install -D -m 755 $(BUILD)/bin/hermes-admin $(DESTDIR)$(PREFIX)/bin/hermes-admin
 	install -d $(DESTDIR)$(PREFIX)/libexec/hermes
 	install -m 755 $(ROLES:%=$(BUILD)/libexec/hermes-%) $(DESTDIR)$(PREFIX)/libexec/hermes/
-	@set -e; for page in $(wildcard packaging/man/*.[158]); do \
+	@set -e; for page in $(wildcard packaging/man/*.[1-8]); do \
 	  install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}; done
 	@set -e; for f in $(wildcard packaging/completions/*.bash); do n=$${f##*/}; \
 	  install -D -m 644 $$f $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$${n%.bash}; done
 	@set -e; for f in $(wildcard packaging/examples/*); do \
 	  install -D -m 644 $$f $(DESTDIR)$(PREFIX)/share/doc/hermes/examples/$${f##*/}; done
+	@set -e; for f in $(wildcard packaging/schema/*); do \
+	  install -D -m 644 $$f $(DESTDIR)$(PREFIX)/share/hermes/schema/$${f##*/}; done
 	@set -e; for f in $(wildcard packaging/*.service packaging/*.socket); do \
 	  install -D -m 644 $$f $(DESTDIR)/lib/systemd/system/$${f##*/}; done
 
