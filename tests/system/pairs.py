@@ -102,6 +102,8 @@ class H1(Message):
     def _send(self, data):
         try:
             self.sock.sendall(data)
+        except TimeoutError:
+            raise
         except OSError as error:
             raise Cut(str(error)) from error
 
