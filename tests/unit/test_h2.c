@@ -20,7 +20,7 @@ struct flow {
 	struct head *request, *response;
 	unsigned informational;
 	struct chunks got;
-	size_t received;
+	size_t received, keep_after, kept_from;
 	bool end, broken, trailers, keep;   /* keep: does not take what comes */
 	enum flow_error error;
 	char trailer[32];
@@ -69,6 +69,10 @@ void flow_head(struct flow *flow, struct leg *leg, struct head *response, bool e
 
 void flow_data(struct flow *flow, struct leg *leg, struct chunks *chunks)
 {
+	if (flow->keep_after && flow->received >= flow->keep_after && !flow->keep) {
+		flow->keep = true;
+		flow->kept_from = flow->received;
+	}
 	flow->received += chunks->bytes;
 	if (flow->keep)
 		return chunks_clear(chunks);
@@ -348,6 +352,23 @@ static void bulk_moves_and_waits_for_the_reader(void **state)
 	(void)other;
 }
 
+static void the_window_grows_with_use_up_to_a_limit(void **state)
+{
+	(void)state;
+	connect_both(NULL);
+	struct flow *c = request("POST", "/big", false), *s = &t.flows[1];
+	t.sender = c;
+	t.to_send = 80u << 20;
+	s->keep_after = 40u << 20;
+	pump();
+	for (int i = 0; i < 400 && !s->keep; i++)
+		run();
+	for (int i = 0; i < 20; i++)
+		run();
+	assert_true(s->received - s->kept_from > 2u << 20);    /* more than it began with */
+	assert_true(s->received - s->kept_from <= 8u << 20);
+}
+
 static void an_answer_before_the_request_ends_stops_it(void **state)
 {
 	(void)state;
@@ -462,6 +483,7 @@ int main(void)
 		T(a_request_and_its_answer),
 		T(a_tunnel_closes_each_way_by_itself),
 		T(bulk_moves_and_waits_for_the_reader),
+		T(the_window_grows_with_use_up_to_a_limit),
 		T(an_answer_before_the_request_ends_stops_it),
 		T(a_reset_reaches_the_other_side),
 		T(a_lost_connection_breaks_every_stream),

@@ -11,7 +11,8 @@
 #include "workers/tunnel/h2.h"
 #include "workers/tunnel/listener.h"
 
-#define H2_STREAM_WINDOW (1024 * 1024)        /* bytes a peer may send ahead on a stream */
+#define H2_STREAM_WINDOW (1024 * 1024)        /* bytes a peer may send ahead on a stream, to begin with */
+#define H2_STREAM_WINDOW_MAX (8 * 1024 * 1024) /* as far as a stream whose bytes are taken as they come grows */
 #define H2_CONNECTION_WINDOW (16 * 1024 * 1024)
 #define H2_QUEUE_HIGH (256u * 1024)           /* per stream, waiting to be framed */
 #define H2_QUEUE_LOW (128u * 1024)
@@ -37,6 +38,8 @@ struct h2_stream {
 	uint32_t error;                        /* of on_stream_close */
 	enum flow_error failed;                /* found by ourselves: told to the flow when settled */
 	const char *why;
+	uint32_t window;                       /* ours, as announced; grows with use */
+	uint64_t taken;                        /* bytes since it last grew */
 	bool touched;
 	bool too_large;                        /* the head: 431 */
 	bool final_head;                       /* received: what comes next are trailers */

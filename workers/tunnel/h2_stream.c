@@ -19,6 +19,7 @@ struct h2_stream *h2_stream_new(struct h2 *h2, int32_t id)
 	stream->leg.ops = h2->server ? &h2_server_ops : &h2_client_ops;
 	stream->h2 = h2;
 	stream->id = id;
+	stream->window = H2_STREAM_WINDOW;
 	stream->next = h2->streams;
 	if (h2->streams)
 		h2->streams->prev = stream;
@@ -352,12 +353,25 @@ static void stream_finish(struct leg *leg, const struct head *trailers)
 	wake(stream);
 }
 
+/* A long path needs more on the way than a short one: the window doubles while the far leg takes all that comes, and
+ * memory is plenty. */
+static void grow_window(struct h2_stream *stream, size_t bytes)
+{
+	stream->taken += bytes;
+	if (stream->taken < 2ull * stream->window || stream->window >= H2_STREAM_WINDOW_MAX || slab_tight())
+		return;
+	stream->taken = 0;
+	stream->window *= 2;
+	nghttp2_session_set_local_window_size(stream->h2->session, NGHTTP2_FLAG_NONE, stream->id, (int32_t)stream->window);
+}
+
 static void stream_taken(struct leg *leg, size_t bytes)
 {
 	struct h2_stream *stream = (struct h2_stream *)leg;
 	if (stream->closed || stream->rst_sent)
 		return;
 	nghttp2_session_consume_stream(stream->h2->session, stream->id, bytes);
+	grow_window(stream, bytes);
 	h2_want(stream->h2);
 }
 

@@ -28,6 +28,11 @@ bool slab_spent(void)
 	return pool.in_use > pool.budget && !(pool.current && pool.current->refs == 1);
 }
 
+bool slab_tight(void)
+{
+	return pool.in_use > pool.budget / 8;
+}
+
 uint64_t slab_in_use(void)
 {
 	return pool.in_use;

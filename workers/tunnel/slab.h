@@ -65,6 +65,8 @@ void slab_unref(struct slab *slab);
 /* Budget of all slabs in bytes: while it is spent, readers wait. */
 void slab_budget(uint64_t bytes);
 bool slab_spent(void);
+/* More than an eighth is in use: nobody should ask for more than it has. */
+bool slab_tight(void);
 uint64_t slab_in_use(void);
 /* How many bytes a reader may have given away and not seen taken before it pauses: 256 KiB while memory is free, less the
  * more is in use, so that any number of peers that take nothing share the budget and never spend it. */
