@@ -154,8 +154,9 @@ struct config_route {
 
 struct config_rule { bool allow; struct config_match match; struct config_pairs add_headers; };
 
-/* OPA's data API: POST {"input": ...} to path; result: boolean or {"allowed": bool, "headers": {...}}. */
-struct config_authorizer { char *address, *path; uint32_t timeout, cache; bool fail_open; };
+/* OPA's data API: POST {"input": ...} to path; result: boolean or {"allowed": bool, "headers": {...}}. headers: those of the
+ * request that it is told; empty: all. */
+struct config_authorizer { char *address, *path; uint32_t timeout, cache; bool fail_open; struct config_strs headers; };
 
 struct config_policy {
 	char *name;
@@ -196,7 +197,7 @@ struct config {
 
 	/* Derived by the compiler, sent along: what a decision can examine (the decision cache's key), and the overlay's own
 	 * headers (everything that a listener or policy adds, and overlay_headers). Sorted, unique. */
-	struct { bool listener, peer, user, method, protocol, scheme, authority, path, source, time; } examines;
+	struct { bool listener, peer, user, method, protocol, scheme, authority, path, source, time, all_headers; } examines;
 	struct config_strs examined_headers;
 	struct config_strs internal_headers;
 

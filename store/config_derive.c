@@ -74,6 +74,9 @@ static void examine_policy(struct config *c, const struct config_policy *policy,
 	if (!policy->authorizer.address)
 		return;
 	/* An authorizer is told everything, and may look at it. */
+	c->examines.all_headers |= policy->authorizer.headers.n == 0;
+	for (size_t i = 0; i < policy->authorizer.headers.n; i++)
+		add(headers, policy->authorizer.headers.v[i]);
 	c->examines.listener = c->examines.peer = c->examines.user = c->examines.method = c->examines.protocol =
 		c->examines.scheme = c->examines.authority = c->examines.path = c->examines.source = true;
 }

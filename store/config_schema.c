@@ -304,6 +304,7 @@ FIELDS(authorizer) = {
 	{"cache", S_U32, W_DURATION, AT(config_authorizer, cache), .max = DAY, .preset = "0s", .doc = "How long an answer holds."},
 	{"fail", S_BOOL, W_FLAG, AT(config_authorizer, fail_open), NAMES("closed", "open"), .preset = "closed",
 	 .doc = "What holds when it does not answer: closed denies, open allows."},
+	{"headers", S_STRS, W_HEADERS, AT(config_authorizer, headers), .doc = "Those of the request that it is told; without it all."},
 };
 static OBJECT(authorizer, "authorizer", config_authorizer, .absent_is_zero = true);
 
@@ -425,6 +426,7 @@ FIELDS(config_document) = {
 	{NULL, S_BOOL, W_NONE, AT(config, examines.path)},
 	{NULL, S_BOOL, W_NONE, AT(config, examines.source)},
 	{NULL, S_BOOL, W_NONE, AT(config, examines.time)},
+	{NULL, S_BOOL, W_NONE, AT(config, examines.all_headers)},
 	{NULL, S_STRS, W_NONE, AT(config, examined_headers)},
 	{NULL, S_STRS, W_NONE, AT(config, internal_headers)},
 };

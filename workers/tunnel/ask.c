@@ -13,7 +13,7 @@
 #include "workers/tunnel/listener.h"
 
 #define KEY_MAX (80u * 1024)
-#define EXAMINED_MAX 64
+#define EXAMINED_MAX 512          /* headers of a question, as policy takes them */
 #define OPEN_MAX 16384u           /* questions under way */
 #define PATIENCE_MS 1000          /* before a question is asked once more, and given up */
 #define TICK_MS 100
@@ -187,10 +187,13 @@ static uint8_t *key_add(uint8_t *at, const uint8_t *end, const char *value)
 	return at + sizeof(mark) + length;
 }
 
-static void fill_question(struct ask *ask, const struct origin *origin, const char *user, const struct head *request)
+/* False: more headers than a question holds. */
+static bool fill_question(struct ask *ask, const struct origin *origin, const char *user, const struct head *request)
 {
 	const struct config *config = ask->tunnel->current->config;
 	size_t n = fields_examined(request, config, ask->headers, EXAMINED_MAX);
+	if (n > EXAMINED_MAX)
+		return false;
 	ask->question = (struct ipc_question){
 		.generation = ask->tunnel->current->number, .tunnel = worker_index(ask->tunnel->worker),
 		.listener = config->examines.listener ? origin->listener->name : NULL,
@@ -203,6 +206,7 @@ static void fill_question(struct ask *ask, const struct origin *origin, const ch
 		.path = config->examines.path ? request->path : NULL,
 		.source = config->examines.source ? origin->source_text : NULL,
 		.headers = {ask->headers, n}};
+	return true;
 }
 
 static unsigned fill_key(struct ask *ask)
@@ -309,8 +313,7 @@ struct decision *ask_decision(struct ask *ask, const struct origin *origin, cons
 {
 	*query = NULL;
 	stats_add(ask->tunnel->self, STATS_WORKER_QUESTIONS, 1);
-	fill_question(ask, origin, user, request);
-	unsigned length = fill_key(ask);
+	unsigned length = fill_question(ask, origin, user, request) ? fill_key(ask) : 0;
 	if (!length)
 		return refusal(431, "http_request_error", "the fields that decide are too large");
 	struct entry *entry;

@@ -222,14 +222,40 @@ static const char *whole_value(struct head *head, const char *name)
 	return found == 0 ? NULL : found == 1 ? head->fields[first].value : joined(head, name, length, first);
 }
 
+static void put(struct ipc_pair *out, unsigned *n, unsigned max, const char *name, const char *value)
+{
+	if (*n < max)
+		out[*n] = (struct ipc_pair){.name = name, .value = value};
+	++*n;
+}
+
+static bool named_before(const struct head *request, unsigned i)
+{
+	for (unsigned k = 0; k < i; k++)
+		if (strcmp(request->fields[k].name, request->fields[i].name) == 0)
+			return true;
+	return false;
+}
+
+static unsigned examined_all(struct head *request, struct ipc_pair *out, unsigned max)
+{
+	unsigned n = 0;
+	for (unsigned i = 0; i < request->n && n <= max; i++)
+		if (!named_before(request, i))
+			put(out, &n, max, request->fields[i].name, whole_value(request, request->fields[i].name));
+	return n;
+}
+
 unsigned fields_examined(const struct head *request, const struct config *config, struct ipc_pair *out, unsigned max)
 {
 	unsigned n = 0;
-	for (size_t i = 0; i < config->examined_headers.n && n < max; i++) {
+	if (config->examines.all_headers)
+		return examined_all((struct head *)request, out, max);
+	for (size_t i = 0; i < config->examined_headers.n && n <= max; i++) {
 		const char *name = config->examined_headers.v[i];
 		const char *value = whole_value((struct head *)request, name);
 		if (value)
-			out[n++] = (struct ipc_pair){.name = name, .value = value};
+			put(out, &n, max, name, value);
 	}
 	return n;
 }

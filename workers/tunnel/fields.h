@@ -23,8 +23,9 @@ void fields_forwarded(struct head *request, const char *source, uint16_t port);
 /* Both: Via always, Forwarded when first_hop. */
 void fields_forward(struct head *request, const struct config *config, const char *carry, bool first_hop,
                     const char *source, uint16_t port);
-/* The values of the headers that config->examined_headers names, in that order, those absent left out. Lines of one name
- * are joined with ", " in the head's arena (the one change to request); *out points into head and config. Returns how many, at most max. */
+/* The values of the headers that config->examined_headers names, in that order, those absent left out; where an authorizer is
+ * told everything, all of the request's. Lines of one name are joined with ", " in the head's arena (the one change to
+ * request); *out points into head and config. Returns how many; more than max: only max were written. */
 unsigned fields_examined(const struct head *request, const struct config *config, struct ipc_pair *out, unsigned max);
 
 /* --- both ----------------------------------------------------------------------------------------------------------------- */
