@@ -301,6 +301,23 @@ def test_health_check_of_a_dead_port(proxy, backends):
     assert {who(n) for _ in range(6)} == {0}
 
 
+@pytest.mark.parametrize("carry", ["h1", "h2"])
+def test_health_check_over_tls(proxy, web, certs, carry):
+    tls = {"authorities": [str(certs.ca)], "identity": False, "server_name": "www.example.com"}
+    check = {"interval": "200ms", "unhealthy": 1, "healthy": 1, "authority": "www.example.com"}
+    at = f"127.0.0.1:{web.tls_port}"
+    n = proxy([{"name": name, "carry": carry, "endpoints": [at], "tls": {**tls, **more},
+                "health_check": {**check, "path": path}}
+               for name, path, more in (("good", "/", {}), ("lost", "/nope", {}), ("other", "/", {"server_name": "x.test"}))])
+
+    def found():
+        return {c["cluster"]: c for c in n.admin("clusters", "list", json=True)["clusters"]}
+    wait_for(lambda: found()["lost"]["health"] == found()["other"]["health"] == "down", message="two down")
+    assert found()["good"]["health"] == "up"
+    assert "status 404" in found()["lost"]["reason"]
+    assert "mismatch" in found()["other"]["reason"].lower()
+
+
 def test_all_down_is_no_reason_to_refuse(proxy, backends):
     a, b = backends(2)
     a.health = b.health = 500

@@ -387,6 +387,41 @@ static void test_several_addresses(void **state)
 	assert_true(flow->error == FLOW_CONNECT_REFUSED || flow->error == FLOW_UNROUTABLE);
 }
 
+/* A listener whose backlog is full takes no SYN: connecting hangs. */
+static int hang(uint16_t port, int clients[4])
+{
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
+	inet_pton(AF_INET, "127.0.0.9", &address.sin_addr);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	assert_int_equal(listen(fd, 0), 0);
+	for (unsigned i = 0; i < 4; i++) {
+		clients[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		assert_true(connect(clients[i], (struct sockaddr *)&address, sizeof(address)) == 0 || errno == EINPROGRESS);
+	}
+	return fd;
+}
+
+static void test_an_address_that_hangs(void **state)
+{
+	static char text[32], name[] = "several.test";
+	int clients[4];
+	(void)state;
+	serve(0, SPEAK_H1);
+	int fd = hang(servers[0].port, clients);
+	resolver_set_hosts(tunnel.resolver, "127.0.0.9 several.test\n127.0.0.1 several.test\n");
+	cluster(0, CONFIG_H1, 1);
+	snprintf(text, sizeof(text), "%s:%u", name, servers[0].port);
+	endpoints[0][0].address = (struct config_address){.text = text, .host = name, .port = servers[0].port};
+	commit(1);
+	struct flow *flow = run(0, "GET", "a");
+	assert_int_equal(flow->status, 200);
+	assert_string_equal(flow->used.address, servers[0].text);
+	for (unsigned i = 0; i < 4; i++)
+		close(clients[i]);
+	close(fd);
+}
+
 static void test_health(void **state)
 {
 	(void)state;
@@ -422,7 +457,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_h1_reuses), T(test_h1_limit), T(test_h2_shares), T(test_h2_room), T(test_tcp), T(test_connect_failures),
 		T(test_choice), T(test_table), T(test_ejection), T(test_targets), T(test_generations), T(test_h2_drains),
-		T(test_cancel), T(test_waiting_is_bounded), T(test_several_addresses), T(test_health),
+		T(test_cancel), T(test_waiting_is_bounded), T(test_several_addresses),
+		T(test_an_address_that_hangs), T(test_health),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
