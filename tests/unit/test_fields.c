@@ -157,7 +157,16 @@ static void examined(void **state)
 	assert_string_equal(pairs[1].name, "token");
 	assert_string_equal(pairs[1].value, "a, b");
 	assert_int_equal(head->n, 4);
-	assert_int_equal(fields_examined(head, &config, pairs, 1), 1);
+	/* too many: told, and no more written than there is room for */
+	pairs[1].name = "mine";
+	assert_true(fields_examined(head, &config, pairs, 1) > 1);
+	assert_string_equal(pairs[1].name, "mine");
+	struct config everything = config;
+	everything.examines.all_headers = true;
+	assert_int_equal(fields_examined(head, &everything, pairs, 4), 3);
+	assert_string_equal(pairs[0].name, "token");
+	assert_string_equal(pairs[0].value, "a, b");
+	assert_string_equal(pairs[2].name, "cookie");
 	head_free(head);
 }
 
