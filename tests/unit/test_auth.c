@@ -95,6 +95,14 @@ static void test_users_change(void **state)
 	auth_set_users(auth, &config);
 	assert_true(ask(auth, "alice", "wonderland", &at_once));
 	assert_false(at_once);
+	/* What was proven for users of before is not remembered. */
+	struct answer answer = {.awaited = 1};
+	auth_set_users(auth, &config);
+	assert_non_null(auth_check(auth, "alice", "wonderland", &at_once, on_done, &answer));
+	auth_set_users(auth, &fewer);
+	event_base_dispatch(base);
+	assert_int_equal(answer.n, 1);
+	assert_false(ask(auth, "alice", "wonderland", &at_once));
 	auth_free(auth);
 }
 
