@@ -22,6 +22,8 @@ class World:
     the left end and .2 at the right one."""
     LINKS = {"cp": ("c", "p", 1), "pq": ("p", "q", 2), "qs": ("q", "s", 3), "ps": ("p", "s", 4), "cs": ("c", "s", 5)}
 
+    LATE = ("10.9.6.1", "10.9.6.2")      # p and q once more, over late()
+
     def __init__(self, folder):
         self.folder = Path(folder)
         self.lab = netlab.Lab()
@@ -47,13 +49,23 @@ class World:
         self.processes.append(process)
         return process
 
-    def server(self, core, certs):
-        crt, key = certs.server("server")
-        return self.start("s", core, BUILD / "bench/server", SERVER_PORT, TLS_PORT, crt, key, log="server.log")
+    def server(self, core, certs, ns="s"):
+        crt, key = certs.server("server", out=f"server-{ns}")
+        return self.start(ns, core, BUILD / "bench/server", SERVER_PORT, TLS_PORT, crt, key, log="server.log")
 
-    def load(self, *args, core=ENDS, timeout=300):
+    def late(self, milliseconds):
+        """A second link between p and q, with this one-way delay."""
+        script = Path(__file__).parent / "delay.py"
+        p, q = self.ns["p"].name, self.ns["q"].name
+        process = subprocess.Popen(["taskset", "-c", str(ENDS), sys.executable, str(script), str(milliseconds),
+                                    p, f"{self.LATE[0]}/24", q, f"{self.LATE[1]}/24"], stdout=subprocess.PIPE, text=True)
+        self.processes.append(process)
+        if process.stdout.readline() != "up\n":
+            raise RuntimeError("the late link did not come up")
+
+    def load(self, *args, core=ENDS, timeout=300, ns="c"):
         """Runs the load generator in the client's namespace; its JSON."""
-        command = self.wrap("c", core)([BUILD / "bench/load", *args])
+        command = self.wrap(ns, core)([BUILD / "bench/load", *args])
         done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=timeout)
         if done.returncode:
             raise RuntimeError(f"load {' '.join(map(str, args))}: {done.stderr.strip()}")

@@ -3,30 +3,33 @@
   one: CONNECT over HTTP/2 and TLS from the client, plain TCP (to nghttpx' and HAProxy's next: with an HTTP/1.1 CONNECT of
        its own) to the server; in namespace p
   two: HTTP/1.1 CONNECT over plain TCP from the client to p, HTTP/2 and TLS from p to q, plain TCP to the server
+  late: as two, but the link between p and q has a round trip of 20 ms, and the server is in q
 TLS 1.3 with AES-256-GCM everywhere; one worker thread each; windows of 1 MiB a stream, 16 MiB a connection where that can be
 set."""
 import subprocess
 
 from lab import BUILD, PROXIES, SERVER_PORT, World
 
-ONE, TWO, INNER = 9000, 9001, 9002     # + 100 for each further peer
+ONE = 9000     # the first port; + 100 for each further peer
 CIPHER = "TLS_AES_256_GCM_SHA384"
-P, Q = World.address("cp"), World.address("pq")
+P, Q, LATE_Q = World.address("cp"), World.address("pq"), World.LATE[1]
 
 
 class Peer:
     def __init__(self, world, certs, number):
         self.world, self.certs, self.folder = world, certs, world.folder / self.name
         self.folder.mkdir(exist_ok=True)
-        self.ports = {"one": ONE + 100 * number, "two": TWO + 100 * number, "inner": INNER + 100 * number}
+        names = ("one", "two", "inner", "late", "late_inner", "late_tcp")
+        self.ports = {name: ONE + 100 * number + i for i, name in enumerate(names)}
         self.server_cert = certs.server("proxy", f"IP:{P}", f"IP:{Q}", out=f"proxy-{self.name}")
+        self.late = None
 
     def pids(self, work):
         raise NotImplementedError
 
     def link(self, work):
         """LINK HOST PORT AUTHORITY for the load generator."""
-        server = World.address("ps" if work == "one" else "qs")
+        server = {"one": World.address("ps"), "two": World.address("qs"), "late": Q}[work]
         return ("h2" if work == "one" else "h1", P, self.ports[work], f"{server}:{SERVER_PORT}")
 
     def wait(self):
@@ -34,27 +37,39 @@ class Peer:
         self.world.wait_port("c", P, self.ports["two"])
         self.world.wait_port("p", Q, self.ports["inner"])
 
+    def start_late(self):
+        """The pair across the late link; .late: its two processes or nodes."""
+        self.late = self.pair("late", LATE_Q, Q)
+        self.world.wait_port("c", P, self.ports["late"])
+        self.world.wait_port("p", LATE_Q, self.ports["late_inner"])
+
 
 class Nghttpx(Peer):
     name = "nghttpx"
 
-    def start(self):
-        crt, key = self.server_cert
-        base = ["nghttpx", "--conf=/dev/null", "--http2-proxy", "--workers=1", "--no-ocsp", "--no-via", "--insecure",
+    def base(self):
+        return ["nghttpx", "--conf=/dev/null", "--http2-proxy", "--workers=1", "--no-ocsp", "--no-via", "--insecure",
                 "--errorlog-file=/dev/null", "--accesslog-file=/dev/null", "--backend-connections-per-host=4000",
                 f"--tls13-ciphers={CIPHER}", f"--tls13-client-ciphers={CIPHER}", "--frontend-http2-window-size=1048576",
                 "--frontend-http2-connection-window-size=16777215", "--backend-http2-window-size=1048576",
                 "--backend-http2-connection-window-size=16777215", "--frontend-http2-max-concurrent-streams=1000",
                 "--backend-http2-max-concurrent-streams=1000", "--stream-read-timeout=1h",
                 "--backend-read-timeout=1h", "--frontend-http2-read-timeout=1h", "--listener-disable-timeout=0"]
-        tls = [str(key), str(crt)]
-        start = self.world.start
-        self.one = start("p", PROXIES, *base, f"--frontend={P},{self.ports['one']}",
-                         f"--backend={World.address('ps')},{SERVER_PORT}", *tls, log="nghttpx/one.log")
-        self.near = start("p", PROXIES, *base, f"--frontend={P},{self.ports['two']};no-tls",
-                          f"--backend={Q},{self.ports['inner']};;proto=h2;tls", log="nghttpx/near.log")
-        self.far = start("q", PROXIES, *base, f"--frontend={Q},{self.ports['inner']}",
-                         f"--backend={World.address('qs')},{SERVER_PORT}", *tls, log="nghttpx/far.log")
+
+    def pair(self, name, inner, server):
+        inner_port = self.ports["inner" if name == "two" else f"{name}_inner"]
+        near = self.world.start("p", PROXIES, *self.base(), f"--frontend={P},{self.ports[name]};no-tls",
+                                f"--backend={inner},{inner_port};;proto=h2;tls", log=f"nghttpx/{name}-near.log")
+        far = self.world.start("q", PROXIES, *self.base(), f"--frontend={inner},{inner_port}",
+                               f"--backend={server},{SERVER_PORT}", *reversed(self.server_cert),
+                               log=f"nghttpx/{name}-far.log")
+        return near, far
+
+    def start(self):
+        self.one = self.world.start("p", PROXIES, *self.base(), f"--frontend={P},{self.ports['one']}",
+                                    f"--backend={World.address('ps')},{SERVER_PORT}", *reversed(self.server_cert),
+                                    log="nghttpx/one.log")
+        self.near, self.far = self.pair("two", Q, World.address("qs"))
         self.wait()
 
     def pids(self, work):
@@ -88,22 +103,29 @@ defaults
         path.write_text(self.CONFIG.format(cipher=CIPHER, rest=rest))
         return self.world.start(ns, PROXIES, "haproxy", "-db", "-f", path, log=f"haproxy/{name}.log")
 
-    def start(self):
+    def tls(self):
         pem = self.folder / "proxy.pem"
         pem.write_text("".join(part.read_text() for part in self.server_cert))
-        tls = f"ssl crt {pem} alpn h2"
+        return f"ssl crt {pem} alpn h2"
+
+    def pair(self, name, inner, server):
+        inner_port = self.ports["inner" if name == "two" else f"{name}_inner"]
+        near = self._run(f"{name}-near", "p", f"""
+listen near
+  bind {P}:{self.ports[name]}
+  server q {inner}:{inner_port} ssl alpn h2""")
+        far = self._run(f"{name}-far", "q", f"""
+listen far
+  bind {inner}:{inner_port} {self.tls()}
+  server s {server}:{SERVER_PORT}""")
+        return near, far
+
+    def start(self):
         self.one = self._run("one", "p", f"""
 listen one
-  bind {P}:{self.ports['one']} {tls}
+  bind {P}:{self.ports['one']} {self.tls()}
   server s {World.address('ps')}:{SERVER_PORT}""")
-        self.near = self._run("near", "p", f"""
-listen near
-  bind {P}:{self.ports['two']}
-  server q {Q}:{self.ports['inner']} ssl alpn h2""")
-        self.far = self._run("far", "q", f"""
-listen far
-  bind {Q}:{self.ports['inner']} {tls}
-  server s {World.address('qs')}:{SERVER_PORT}""")
+        self.near, self.far = self.pair("two", Q, World.address("qs"))
         self.wait()
 
     pids = Nghttpx.pids
@@ -112,26 +134,32 @@ listen far
 class Hermes(Peer):
     name = "hermes"
 
-    def start(self):
+    def node(self, name, ns, listeners, cluster):
         import hermes
+        config = {"node": {"name": name, "domain": "example.net", "tunnel_workers": 1},
+                  "identity": self.certs.identity(name), "listeners": listeners, "clusters": [cluster],
+                  "routes": [{"match": {}, "cluster": cluster["name"]}], "log": {"level": "warn"}}
+        return hermes.Node(name, config, self.folder, build=BUILD, wrap=self.world.wrap(ns, PROXIES))
+
+    def pair(self, name, inner, server):
+        inner_port = self.ports["inner" if name == "two" else f"{name}_inner"]
+        far = self.node(f"{name}-far", "q", [{"name": "far", "address": f"{inner}:{inner_port}", "accept": "overlay"}],
+                        {"name": "server", "carry": "tcp", "endpoints": [f"{server}:{SERVER_PORT}"]})
+        listeners = [{"name": "near", "address": f"{P}:{self.ports[name]}", "accept": "http"}]
+        if name == "late":
+            listeners.append({"name": "tcp", "address": f"{P}:{self.ports['late_tcp']}", "accept": "tcp",
+                              "target": f"{server}:{SERVER_PORT}"})
+        near = self.node(f"{name}-near", "p", listeners,
+                         {"name": "far", "carry": "h2", "tls": {"server_name": f"{name}-far.example.net"},
+                          "endpoints": [f"{inner}:{inner_port}"]})
+        return near, far
+
+    def start(self):
         crt, key = self.server_cert
-
-        def node(name, ns, listener, cluster):
-            config = {"node": {"name": name, "domain": "example.net", "tunnel_workers": 1},
-                      "identity": self.certs.identity(name), "listeners": [listener], "clusters": [cluster],
-                      "routes": [{"match": {}, "cluster": cluster["name"]}], "log": {"level": "warn"}}
-            wrapped = self.world.wrap(ns, PROXIES)
-            return hermes.Node(name, config, self.folder, build=BUILD, wrap=wrapped)
-
-        limits = {"streams": 1000}
-        self.one = node("one", "p", {"name": "one", "address": f"{P}:{self.ports['one']}", "accept": "http",
-                                     "tls": {"certificate": crt, "key": key}, "limits": limits},
-                        {"name": "server", "carry": "tcp", "endpoints": [f"{World.address('ps')}:{SERVER_PORT}"]})
-        self.far = node("far", "q", {"name": "far", "address": f"{Q}:{self.ports['inner']}", "accept": "overlay"},
-                        {"name": "server", "carry": "tcp", "endpoints": [f"{World.address('qs')}:{SERVER_PORT}"]})
-        self.near = node("near", "p", {"name": "near", "address": f"{P}:{self.ports['two']}", "accept": "http"},
-                         {"name": "far", "carry": "h2", "tls": {"server_name": "far.example.net"},
-                          "endpoints": [f"{Q}:{self.ports['inner']}"]})
+        self.one = self.node("one", "p", [{"name": "one", "address": f"{P}:{self.ports['one']}", "accept": "http",
+                                           "tls": {"certificate": crt, "key": key}, "limits": {"streams": 1000}}],
+                             {"name": "server", "carry": "tcp", "endpoints": [f"{World.address('ps')}:{SERVER_PORT}"]})
+        self.near, self.far = self.pair("two", Q, World.address("qs"))
         self.wait()
 
     def pids(self, work):
@@ -139,9 +167,9 @@ class Hermes(Peer):
         return [n.process.pid for n in nodes]
 
     def stop(self):
-        for n in ("near", "far", "one"):
-            if hasattr(self, n):
-                getattr(self, n).stop(check=False)
+        for n in (getattr(self, "near", None), getattr(self, "far", None), getattr(self, "one", None), *(self.late or ())):
+            if n:
+                n.stop(check=False)
 
 
 ALL = (Nghttpx, Haproxy, Hermes)

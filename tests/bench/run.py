@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """make bench, part one: CONNECT over HTTP/2 and TLS, one hop and two, beside nghttpx and HAProxy in the same run.
 
-    run.py [PART...]      bulk latency requests memory (default: all)
+    run.py [PART...]      bulk latency requests late memory (default: all)
     QUICK=1               fewer and shorter rounds       PEERS="nghttpx haproxy hermes"   some only
 
 Client and server share one core, the proxies the other, in namespaces joined by veth at MTU 1500; for latency all is on one
@@ -127,6 +127,27 @@ class Bench:
                              for p in self.peers})
                 self.results[f"requests_{concurrent}_{work}"] = self.rounds(jobs)
 
+    def late(self):
+        """One 1 KB request at a time over a round trip of 20 ms: a fresh TLS connection; a tunnel whose client waits for the
+        200; and, with a TCP listener, one that does not."""
+        print("late link ", end="", flush=True)
+        self.world.late(10)
+        self.world.server(ENDS, self.certs, ns="q")
+        for peer in self.peers:
+            self.attempt(f"{peer.name} late", peer.start_late)
+
+        def one(link, ns="c"):
+            got = self.world.load(*link, "requests", 1, 20, 1, ns=ns)
+            return {"p50_ms": got["p50_us"] / 1000}
+        jobs = {"direct TLS": lambda: one(("tls", World.LATE[1], lab.TLS_PORT, "direct:1"), ns="p")}
+        for peer in self.peers:
+            jobs[peer.name] = lambda p=peer: one(p.link("late"))
+            if "late_tcp" in peer.ports and peer.name == "hermes":
+                jobs["hermes tcp"] = lambda p=peer: one(("tcp", peers.P, p.ports["late_tcp"], "direct:1"))
+        self.results["late"] = self.rounds(jobs, 3)
+        tcp = self.results["late"].pop("hermes tcp", None)
+        self.results["late_tcp"] = {"hermes": tcp} if tcp else {}
+
     def _hold(self, peer, links, tunnels=1000):
         pids = peer.pids("one")
         before = pss_kib(pids)
@@ -161,7 +182,7 @@ class Bench:
 
 
 def main():
-    parts = sys.argv[1:] or ["bulk", "latency", "requests", "memory"]
+    parts = sys.argv[1:] or ["bulk", "latency", "requests", "late", "memory"]
     out = lab.BUILD / "bench"
     folder = Path(tempfile.mkdtemp(prefix="hermes-bench-"))
     folder.chmod(0o755)
