@@ -87,7 +87,6 @@ struct flow *flow_new(struct tunnel *tunnel, const struct origin *origin, struct
 	                      .generation = generation_ref(tunnel->current), .began = now_us(), .request_end_first = end,
 	                      .connect = head_is_connect(request), .replayable = true, .next = tunnel->flows};
 	flow->last = flow->began;
-	flow->began_wall = wall_us();
 	flow->method = copy(request->method), flow->protocol = copy(request->protocol);
 	flow->authority = copy(request->authority), flow->path = copy(request->path);
 	if (flow->next)

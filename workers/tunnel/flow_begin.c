@@ -148,6 +148,7 @@ static void take_decision(struct flow *flow, struct decision *decision)
 		stats_add(decision->route_stats, STATS_ROUTE_FLOWS, 1);
 	if (!decision->cluster_stats)
 		return flow_answer(flow, 503, FLOW_INTERNAL, "the decision names no cluster");
+	flow_record_start(flow);
 	stats_add(decision->cluster_stats, STATS_CLUSTER_FLOWS, 1);
 	stats_add(decision->cluster_stats, STATS_CLUSTER_FLOWS_OPEN, 1);
 	flow->decided_under = flow->asked_under;

@@ -27,13 +27,13 @@ static uint64_t span(uint64_t from, uint64_t to)
 	return from && to > from ? to - from : 0;
 }
 
-static void write_record(struct flow *flow, uint64_t now)
+static void write_record(struct flow *flow, const char *event, uint64_t now)
 {
 	const struct origin *o = flow->origin;
 	const struct decision *d = flow->decision;
 	struct ipc_strs policies = {d ? (const char **)d->policies.v : NULL, d ? d->policies.n : 0};
 	struct ipc_flow_record record = {
-		.event = "end", .time = (int64_t)flow->began_wall, .id = flow->id, .listener = o->listener->name,
+		.event = event, .time = (int64_t)wall_us(), .id = flow->id, .listener = o->listener->name,
 		.carry_in = o->carry, .source = o->source_text, .peer = o->peer, .user = flow->user,
 		.method = flow->method, .protocol = flow->protocol, .authority = flow->authority, .path = flow->path,
 		.status = flow->status, .route = d ? d->route : NULL, .policies = policies, .cluster = d ? d->cluster : NULL,
@@ -44,6 +44,14 @@ static void write_record(struct flow *flow, uint64_t now)
 		.first = span(flow->began, flow->first), .total = span(flow->began, now),
 		.result = fields_error_token(flow->error), .detail = flow->detail[0] ? flow->detail : NULL};
 	records_add(flow->tunnel->records, &record);
+}
+
+void flow_record_start(struct flow *flow)
+{
+	const struct config_telemetry *t = &flow->generation->config->telemetry;
+	for (size_t i = 0; i < t->n_access_log; i++)
+		if (t->access_log[i].start)
+			return write_record(flow, "start", now_us());
 }
 
 static void count_end(struct flow *flow, uint64_t now)
@@ -74,7 +82,7 @@ void flow_end(struct flow *flow, enum flow_error in, enum flow_error out)
 	release_questions(flow);
 	count_end(flow, now);
 	if (flow->generation->config->telemetry.n_access_log > 0)
-		write_record(flow, now);
+		write_record(flow, "end", now);
 	struct leg *in_leg = flow->in, *out_leg = flow->out;
 	flow->in = flow->out = NULL;
 	if (in_leg)

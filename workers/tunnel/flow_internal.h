@@ -62,7 +62,7 @@ struct flow {
 	/* For the record; outlive the request's head. */
 	char *method, *protocol, *authority, *path;
 	struct event timer;
-	uint64_t began_wall, began, asked, decided, opening, opened, first, last;   /* µs */
+	uint64_t began, asked, decided, opening, opened, first, last;   /* µs */
 	uint64_t try_deadline, resume_at;
 	unsigned status;
 	enum flow_error error;
@@ -88,6 +88,8 @@ void flow_arm(struct flow *flow);
 void flow_on_timer(evutil_socket_t fd, short what, void *arg);
 
 /* flow_end.c */
+/* The access log's record of a flow that goes on its way, where one is configured. */
+void flow_record_start(struct flow *flow);
 /* It goes no further: retries, or answers with the error while no response head was sent, else breaks the in leg. */
 void flow_fail(struct flow *flow, enum flow_error error, const char *detail);
 /* Answers by ourselves with this status. */
