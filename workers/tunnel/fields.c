@@ -1,7 +1,6 @@
 #include "workers/tunnel/fields.h"
 
 #include <arpa/inet.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -64,10 +63,24 @@ void fields_clean_request(struct head *request, const struct config *config, con
 
 /* --- Via ------------------------------------------------------------------------------------------------------------------ */
 
+/* Text put together without printf: it happens on every request. What does not fit is left out. */
+struct text { char *at, *end; };
+
+static void add(struct text *text, const char *string)
+{
+	while (*string && text->at + 1 < text->end)
+		*text->at++ = *string++;
+	*text->at = '\0';
+}
+
 static void own_name(const struct config *config, char *name, size_t size)
 {
-	bool domain = config->domain && config->domain[0];
-	snprintf(name, size, "%s%s%s", config->node_name, domain ? "." : "", domain ? config->domain : "");
+	struct text text = {name, name + size};
+	add(&text, config->node_name);
+	if (config->domain && config->domain[0]) {
+		add(&text, ".");
+		add(&text, config->domain);
+	}
 }
 
 /* The next word of a Via member; blanks separate. Returns its length, 0 at the member's end. */
@@ -132,43 +145,65 @@ unsigned fields_hops(const struct head *request, const struct config *config, bo
 void fields_via(struct head *head, const struct config *config, const char *carry)
 {
 	char name[TEXT_MAX], member[TEXT_MAX + 32];
+	struct text text = {member, member + sizeof(member)};
 	own_name(config, name, sizeof(name));
-	bool two = carry && strcmp(carry, "h2") == 0;
-	int n = snprintf(member, sizeof(member), "%s %s %s", two ? "2" : "1.1", name, COMMENT);
-	head_add_n(head, "via", 3, member, (size_t)n);
+	add(&text, carry && strcmp(carry, "h2") == 0 ? "2 " : "1.1 ");
+	add(&text, name);
+	add(&text, " " COMMENT);
+	head_add_n(head, "via", 3, member, (size_t)(text.at - member));
 }
 
 /* --- Forwarded ------------------------------------------------------------------------------------------------------------ */
 
+static void add_port(struct text *text, uint16_t port)
+{
+	char digits[8], *at = digits + sizeof(digits);
+	*--at = '\0';
+	do
+		*--at = (char)('0' + port % 10);
+	while (port /= 10);
+	*--at = ':';
+	add(text, at);
+}
+
 /* RFC 7239 6: anything with a colon or a bracket is quoted. */
-static int for_node(char *to, size_t size, const char *source, uint16_t port)
+static void add_node(struct text *text, const char *source, uint16_t port)
 {
 	struct in_addr in;
 	struct in6_addr in6;
-	char suffix[8] = "";
+	bool v4 = source && inet_pton(AF_INET, source, &in) == 1;
+	bool v6 = source && !v4 && inet_pton(AF_INET6, source, &in6) == 1;
+	if (!v4 && !v6)
+		return add(text, "unknown");
+	bool quote = v6 || port;
+	add(text, v6 ? "\"[" : quote ? "\"" : "");
+	add(text, source);
+	add(text, v6 ? "]" : "");
 	if (port)
-		snprintf(suffix, sizeof(suffix), ":%u", port);
-	if (source && inet_pton(AF_INET, source, &in) == 1)
-		return port ? snprintf(to, size, "\"%s%s\"", source, suffix) : snprintf(to, size, "%s", source);
-	if (source && inet_pton(AF_INET6, source, &in6) == 1)
-		return snprintf(to, size, "\"[%s]%s\"", source, suffix);
-	return snprintf(to, size, "unknown");
+		add_port(text, port);
+	add(text, quote ? "\"" : "");
 }
 
 void fields_forwarded(struct head *request, const char *source, uint16_t port)
 {
-	char text[TEXT_MAX] = "for=", host[300];
-	for_node(text + 4, sizeof(text) - 4, source, port);
-	size_t n = strlen(text);
-	if (request->scheme)
-		n += (size_t)snprintf(text + n, sizeof(text) - n, ";proto=%s", request->scheme);
-	/* an authority that was checked has no quote or backslash; a longer one than this is no host */
-	if (request->authority && strlen(request->authority) < sizeof(host) - 16 && !strpbrk(request->authority, "\"\\")) {
-		bool quote = strpbrk(request->authority, ":[]") != NULL;
-		snprintf(host, sizeof(host), quote ? ";host=\"%s\"" : ";host=%s", request->authority);
-		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s", host);
+	char value[TEXT_MAX];
+	struct text text = {value, value + sizeof(value)};
+	const char *authority = request->authority;
+	add(&text, "for=");
+	add_node(&text, source, port);
+	if (request->scheme) {
+		add(&text, ";proto=");
+		add(&text, request->scheme);
 	}
-	head_add_n(request, "forwarded", 9, text, n);
+	/* an authority that was checked has no quote or backslash; a longer one than this is no host */
+	if (authority && strlen(authority) < 280 && !strpbrk(authority, "\"\\")) {
+		const char *quote = strpbrk(authority, ":[]") ? "\"" : "";
+		add(&text, ";host=");
+		add(&text, quote);
+		add(&text, authority);
+		add(&text, quote);
+	}
+	head_add_n(request, "forwarded", 9, value, (size_t)(text.at - value));
 }
 
 void fields_forward(struct head *request, const struct config *config, const char *carry, bool first_hop,
