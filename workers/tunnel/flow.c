@@ -10,6 +10,8 @@
 #include "workers/tunnel/flow_redecide.h"
 #include "workers/tunnel/generation.h"
 
+#define INFORMATIONAL_MAX 100u    /* 1xx responses that are passed on, over all attempts */
+
 const char *flow_state_name(enum flow_state state)
 {
 	static const char *const names[] = {
@@ -232,6 +234,15 @@ static void pass_final(struct flow *flow, struct head *response, bool end)
 	check_end(flow);
 }
 
+/* They are not subject to flow control: an endless row of them would pile up before a client that does not read. */
+static void pass_informational(struct flow *flow, const struct head *response)
+{
+	if (++flow->informational > INFORMATIONAL_MAX)
+		flow_fail(flow, FLOW_RESPONSE, "too many 1xx responses");
+	else
+		flow->in->ops->head(flow->in, response, false);
+}
+
 void flow_head(struct flow *flow, struct leg *leg, struct head *response, bool end)
 {
 	(void)leg;
@@ -239,7 +250,7 @@ void flow_head(struct flow *flow, struct leg *leg, struct head *response, bool e
 	flow->last = now_us();
 	count_status(flow, response->status);
 	if (response->status < 200)
-		flow->in->ops->head(flow->in, response, false);
+		pass_informational(flow, response);
 	else if (!flow_retry(flow, FLOW_NONE, response->status)) {
 		pass_final(flow, response, end);
 		if (flow->state != FLOW_STATE_ENDED)

@@ -294,6 +294,9 @@ bool flow_retry(struct flow *flow, enum flow_error error, unsigned status)
 	if (status || error == FLOW_TERMINATED || error == FLOW_RESPONSE_TIMEOUT)
 		cluster_report(flow->tunnel->clusters, flow->decision->cluster, flow->used.number, false);
 	stats_add(flow->decision->cluster_stats, STATS_CLUSTER_RETRIES, 1);
+	if (flow->attempt)              /* per_try_timeout ended it before it was connected */
+		attempt_cancel(flow->attempt);
+	flow->attempt = NULL;
 	if (flow->out)
 		flow->out->ops->close(flow->out, FLOW_CANCELLED);
 	flow->out = NULL;
@@ -304,6 +307,7 @@ bool flow_retry(struct flow *flow, enum flow_error error, unsigned status)
 	chunks_share(&flow->up.held, &flow->replay);
 	struct side *down = &flow->down;
 	chunks_clear(&down->held);
+	head_free(down->trailers);
 	*down = (struct side){0};
 	flow_set_state(flow, FLOW_STATE_BACKING_OFF);
 	flow->attempts -= at_once;

@@ -120,20 +120,25 @@ void flow_answer(struct flow *flow, unsigned status, enum flow_error error, cons
 	static const enum stats_metric classes[] = {[4] = STATS_LISTENER_STATUS_4XX, [5] = STATS_LISTENER_STATUS_5XX};
 	if (flow->status >= 400 && flow->status < 600)
 		stats_add(flow->origin->listener->stats, classes[flow->status / 100], 1);
+	if (flow->out)
+		flow->out->ops->close(flow->out, FLOW_CANCELLED);
+	flow->out = NULL;
+	flow->resume_at = 0;
+	chunks_clear(&flow->replay);
+	chunks_clear(&flow->up.held);
+	flow_set_state(flow, FLOW_STATE_STREAMING);
 	flow->head_sent = true;
 	flow->up.ended = flow->up.finished = true;
 	bool end = body[0] == '\0';
+	flow->down.ended = flow->down.finished = end;
 	flow->in->ops->head(flow->in, head, end);
 	head_free(head);
-	if (!end) {
-		struct chunks chunks = {0};
-		chunks_copy(&chunks, body, strlen(body));
-		flow->down.bytes += chunks.bytes;
-		flow->in->ops->send(flow->in, &chunks);
-		chunks_clear(&chunks);
-		flow->in->ops->finish(flow->in, NULL);
-	}
-	flow_end(flow, FLOW_NONE, FLOW_CANCELLED);
+	if (end)
+		return flow_end(flow, FLOW_NONE, FLOW_NONE);
+	chunks_copy(&flow->down.held, body, strlen(body));
+	flow->down.bytes += flow->down.held.bytes;
+	flow->down.ended = true;
+	flow_pump(flow, false);         /* ends the flow; where the leg refuses (what was pipelined waits before it), later */
 }
 
 void flow_fail(struct flow *flow, enum flow_error error, const char *detail)

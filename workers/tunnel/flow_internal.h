@@ -50,7 +50,7 @@ struct flow {
 	struct attempt *attempt;
 	struct endpoint_used used;
 	uint64_t tried_endpoints;
-	unsigned attempts, free_retries;
+	unsigned attempts, free_retries, informational;
 	struct chunks replay;         /* the request's body so far, while it may have to be sent again */
 	bool replayable;
 	bool request_end_first;       /* the request has no body */
