@@ -284,6 +284,24 @@ def test_zero_window_on_few_streams_is_only_slow(connect, watch):
     assert h2.wait(lambda h: all(any(f[1] & END_STREAM for f in h.of(DATA, 1 + 2 * i)) for i in range(3)), 10)
 
 
+def test_windows_of_64_kib_are_no_attack(connect, watch):
+    """RFC 9113's initial window, filled anew each time that it is empty: many honest clients do just that."""
+    h2, size, connection = connect(), 8 << 20, 65535
+    for i in range(20):
+        number, left, mine = 1 + 2 * i, size, 65535
+        h2.send(h2.headers(number, path="/big"))
+        while left:
+            assert h2.read(10) and not h2.goaway(), (i, left, h2.goaway())
+            arrived = sum(len(f[3]) for f in h2.of(DATA))
+            h2.frames = [f for f in h2.frames if f[0] != DATA]
+            left, mine, connection = left - arrived, mine - arrived, connection - arrived
+            if not mine:
+                h2.send(window(number, 65535))
+            if not connection:
+                h2.send(window(0, 65535))
+            mine, connection = mine or 65535, connection or 65535
+
+
 @pytest.mark.parametrize("upto", [1, 3, 14, 23])
 def test_preface_that_never_ends(target, watch, upto):
     started = time.monotonic()

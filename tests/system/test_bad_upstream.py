@@ -289,8 +289,10 @@ def test_h2_floods(target, watch, what):
             peer.send((flood or frame(DATA, 0, stream)) * 100)
         peer.until_closed()
     target.h2.now(play)
+    started = time.monotonic()
     answer = ask(target, "h2")
     assert target.h2.played and refused(answer), answer
+    assert time.monotonic() - started < 2.9, "only the request's timeout ended it"
 
 
 def test_h2_sends_more_than_the_window(target, watch):

@@ -10,6 +10,7 @@
 #include "workers/tunnel/h2_internal.h"
 
 #define CLIENT_HEADER_BYTES (64u * 1024)
+#define CLIENT_ABUSE_EVENTS 1000u /* as a listener's abuse_events: SETTINGS, PING, empty DATA etc. of a next hop in 10 s */
 #define STALL_US 10000000u        /* a peer that lets nothing pass on many streams for so long is ended */
 #define STALL_STREAMS 64u
 #define DRAIN_NOTICE_MS 200       /* between the two GOAWAYs (RFC 9113 6.8) */
@@ -317,6 +318,7 @@ struct h2 *h2_client_new(struct tunnel *tunnel, struct transport *transport, uin
 	h2->pool = *pool;
 	h2->max_streams = max_streams;
 	h2->header_bytes = CLIENT_HEADER_BYTES;
+	h2_abuse_init(&h2->abuse, CLIENT_ABUSE_EVENTS, true);
 	if (h2_session_open(h2) != 0)
 		abort();
 	transport_set_callbacks(transport, &callbacks, h2);

@@ -261,7 +261,7 @@ int h2_stream_send_data(struct h2_stream *stream, const uint8_t *frame_header, s
 {
 	struct h2 *h2 = stream->h2;
 	struct chunks frame = {0};
-	if (length < TINY && stream->out.bytes > length && !h2_abuse_tiny_window(&h2->abuse))
+	if (h2->server && length < TINY && stream->out.bytes > length && !h2_abuse_tiny_window(&h2->abuse))
 		h2->goaway_due = true;
 	chunks_split(&frame, &stream->out, length);
 	h2->queued -= length;
