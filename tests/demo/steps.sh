@@ -39,8 +39,8 @@ run "hermes-admin $A status" 20
 exits 0
 shows "alice" "alice is up"
 say "A slow download, to look at and to leave unharmed:"
-printf '   %s$ curl -x http://127.0.0.1:12000 -H "token: admin" --limit-rate 15M http://VIDEO/big -o slow &%s\n' "$bold" "$plain"
-curl -sS -x http://127.0.0.1:12000 -H "token: admin" --limit-rate 15M http://VIDEO/big -o "$work/slow" &
+printf '   %s$ curl -x http://127.0.0.1:12000 -H "token: admin" --limit-rate 10M http://VIDEO/big -o slow &%s\n' "$bold" "$plain"
+curl -sS -x http://127.0.0.1:12000 -H "token: admin" --limit-rate 10M http://VIDEO/big -o "$work/slow" &
 slow=$!
 sleep 1
 run "hermes-admin $A flows list"
