@@ -27,7 +27,7 @@
 
 /* --- requests ------------------------------------------------------------------------------------------------------- */
 
-void ask_free(struct ask *a)
+void control_ask_free(struct ask *a)
 {
 	LIST_REMOVE(a, link);
 	a->client->open--;
@@ -46,7 +46,7 @@ static void client_free(struct client *c)
 	for (a = LIST_FIRST(&c->control->asks); a; a = next) {
 		next = LIST_NEXT(a, link);
 		if (a->client == c)
-			ask_free(a);
+			control_ask_free(a);
 	}
 	LIST_REMOVE(c, link);
 	c->control->n_clients--;
@@ -79,7 +79,7 @@ static void send_reply(struct client *c, uint64_t id, unsigned status, const cha
 void ask_answer(struct ask *a, unsigned status, const char *json, const char *error)
 {
 	send_reply(a->client, a->id, status, json, error);
-	ask_free(a);
+	control_ask_free(a);
 }
 
 void ask_answer_json(struct ask *a, unsigned status, struct json *json)

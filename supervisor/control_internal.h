@@ -76,7 +76,7 @@ void ask_answer(struct ask *ask, unsigned status, const char *json, const char *
 void ask_answer_json(struct ask *ask, unsigned status, struct json *json);
 /* Puts the question to workers (ROUTE_ROLE, ROUTE_LIST, ROUTE_ONE). */
 void ask_workers(struct ask *ask, const struct ipc_strs *args);
-void ask_free(struct ask *ask);
+void control_ask_free(struct ask *ask);
 /* Arms the limit: on_limit runs unless the ask is answered before. */
 int ask_limit(struct ask *ask, unsigned ms, void (*on_limit)(int fd, short what, void *ask));
 

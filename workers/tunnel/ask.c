@@ -15,6 +15,7 @@
 #define KEY_MAX (80u * 1024)
 #define EXAMINED_MAX 512          /* headers of a question, as policy takes them */
 #define OPEN_MAX 16384u           /* questions under way */
+#define BYTES_MAX (64u << 20)     /* of all entries: keys are as long as clients make their headers */
 #define PATIENCE_MS 1000          /* before a question is asked once more, and given up */
 #define TICK_MS 100
 
@@ -45,6 +46,7 @@ struct ask {
 	struct tunnel *tunnel;
 	struct entry *by_key, *by_id;
 	unsigned open;
+	size_t bytes;                 /* of all entries */
 	uint64_t next_id;
 	struct event *timer;
 	uint8_t *key;
@@ -111,8 +113,14 @@ static struct decision *decision_new(struct tunnel *tunnel, const struct ipc_dec
 
 /* --- entries --------------------------------------------------------------------------------------------------------- */
 
+static size_t entry_bytes(const struct entry *entry)
+{
+	return sizeof(*entry) + entry->key_length + (entry->message ? (size_t)entry->message_length : 0);
+}
+
 static void entry_free(struct ask *ask, struct entry *entry)
 {
+	ask->bytes -= entry_bytes(entry);
 	HASH_DELETE(hh, ask->by_key, entry);
 	if (!entry->decision) {
 		HASH_DELETE(hh_id, ask->by_id, entry);
@@ -123,14 +131,18 @@ static void entry_free(struct ask *ask, struct entry *entry)
 	free(entry);
 }
 
-/* Everybody who waits gets their own reference. The entry may be freed by nobody else meanwhile. */
+/* Everybody who waits gets their own reference. Whom it is told may ask again at once, and with that push the entry out. */
 static void tell_waiting(struct entry *entry, struct decision *decision)
 {
-	while (entry->waiting) {
-		struct ask_query *query = entry->waiting;
-		entry->waiting = query->next;
-		if (query->next)
-			query->next->link = &entry->waiting;
+	struct ask_query *list = entry->waiting;
+	entry->waiting = NULL;
+	if (list)
+		list->link = &list;
+	while (list) {
+		struct ask_query *query = list;
+		list = query->next;
+		if (list)
+			list->link = &list;
 		if (decision)
 			decision->refs++;
 		query->done(query->arg, decision);
@@ -143,6 +155,7 @@ static void settle(struct ask *ask, struct entry *entry, struct decision *decisi
 	HASH_DELETE(hh_id, ask->by_id, entry);
 	ask->open--;
 	HASH_DELETE(hh, ask->by_key, entry);
+	ask->bytes -= entry_bytes(entry);
 	free(entry->message);
 	entry->message = NULL;
 	stats_observe(ask->tunnel->self, STATS_WORKER_ASK_TIME, now_us() - entry->asked_us);
@@ -150,6 +163,7 @@ static void settle(struct ask *ask, struct entry *entry, struct decision *decisi
 		entry->decision = decision;
 		entry->valid_until = valid_ms == UINT32_MAX ? 0 : now_us() + (uint64_t)valid_ms * 1000;
 		HASH_ADD(hh, ask->by_key, key, entry->key_length, entry);
+		ask->bytes += entry_bytes(entry);
 		decision->refs++;
 		tell_waiting(entry, decision);
 	} else {
@@ -165,7 +179,7 @@ static void make_room(struct ask *ask)
 	unsigned limit = ask->tunnel->current->config->cache_entries;
 	struct entry *entry, *next;
 	HASH_ITER(hh, ask->by_key, entry, next) {
-		if (HASH_CNT(hh, ask->by_key) < limit)
+		if (HASH_CNT(hh, ask->by_key) < limit && ask->bytes < BYTES_MAX)
 			return;
 		if (entry->decision)
 			entry_free(ask, entry);
@@ -215,6 +229,9 @@ static unsigned fill_key(struct ask *ask)
 	const char *values[] = {q->listener, q->peer, q->user, q->method, q->protocol, q->scheme, q->authority, q->path,
 	                        q->source};
 	uint8_t *at = ask->key, *end = ask->key + KEY_MAX;
+	/* What another generation is asked about is answered by it, and may be made of other fields. */
+	memcpy(at, &q->generation, sizeof(q->generation));
+	at += sizeof(q->generation);
 	for (size_t i = 0; at && i < sizeof(values) / sizeof(values[0]); i++)
 		at = key_add(at, end, values[i]);
 	for (size_t i = 0; at && i < q->headers.n; i++) {
@@ -270,6 +287,7 @@ static struct entry *entry_new(struct ask *ask, unsigned key_length)
 	entry->id = ask->next_id;
 	HASH_ADD(hh, ask->by_key, key, key_length, entry);
 	HASH_ADD(hh_id, ask->by_id, id, sizeof(entry->id), entry);
+	ask->bytes += entry_bytes(entry);
 	ask->open++;
 	return entry;
 }
@@ -325,9 +343,9 @@ struct decision *ask_decision(struct ask *ask, const struct origin *origin, cons
 		entry = NULL;
 	}
 	if (!entry) {
-		if (ask->open >= OPEN_MAX)
-			return refusal(503, "proxy_internal_error", "too many undecided flows");
 		make_room(ask);
+		if (ask->open >= OPEN_MAX || ask->bytes >= BYTES_MAX)
+			return refusal(503, "proxy_internal_error", "too many undecided flows");
 		if (!(entry = entry_new(ask, length)))
 			return refusal(431, "http_request_error", "the fields that decide are too large");
 		ask_policy(ask, entry);
@@ -350,11 +368,12 @@ void ask_answered(struct ask *ask, const struct ipc_decision *message)
 	HASH_FIND(hh_id, ask->by_id, &message->id, sizeof(message->id), entry);
 	if (!entry)
 		return;   /* answered already, or given up */
-	/* Made from a generation that is no longer in force: right for those who asked then, not to be kept. */
-	uint32_t valid = message->generation == ask->tunnel->current->number ? message->valid_ms : 0;
+	/* Made from, or asked of, a generation that is no longer in force: right for those who asked then, not to be kept. */
+	uint64_t current = ask->tunnel->current->number;
+	bool keep = message->generation == current && memcmp(entry->key, &current, sizeof(current)) == 0;
 	if (message->status == 403)
 		stats_add(ask->tunnel->self, STATS_WORKER_DENIED, 1);
-	settle(ask, entry, decision_new(ask->tunnel, message), valid);
+	settle(ask, entry, decision_new(ask->tunnel, message), keep ? message->valid_ms : 0);
 }
 
 /* --- time and change ------------------------------------------------------------------------------------------------- */

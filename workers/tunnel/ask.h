@@ -24,7 +24,8 @@ struct ask_query;
 
 struct ask *ask_new(struct tunnel *tunnel);
 void ask_free(struct ask *ask);
-/* The generation in force changed: what is cached is forgotten, what is open is asked again. */
+/* The generation in force changed: what is cached is forgotten. What is open is answered to those who asked, and not kept:
+ * who asks from now on asks anew. */
 void ask_commit(struct ask *ask);
 /* From router's channel. */
 void ask_answered(struct ask *ask, const struct ipc_decision *message);
