@@ -181,7 +181,7 @@ def test_idle_timeout(node, odd):
     (502, "tls_certificate_error", lambda e: web(e["tls"], tls={"identity": False, "server_name": "other.example"})),
     (404, "destination_not_found", "no route"),
     (403, "http_request_denied", "policy"),
-], ids=lambda v: v if isinstance(v, str) else None)
+], ids=lambda v: v if isinstance(v, str) else "")
 def test_errors_of_our_own(node, odd, certs, status, token, make, tmp_path):
     """Each says in Proxy-Status (RFC 9209) which node, what and why, in HTTP/1.1, and its record names the same."""
     port, log = hermes.free_port(), tmp_path / "access.log"
