@@ -1,6 +1,7 @@
 /* The server's and the client's side of HTTP/1.1, joined by a small flow of our own, with raw bytes at both ends. */
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -196,14 +197,36 @@ static struct transport *end_of_pair(int *other, enum transport_start start)
 	return transport_new(w.base, fds[0], NULL, start, NULL, NULL);
 }
 
+/* The same over TCP, for what Unix sockets do otherwise: resets. */
+static struct transport *end_of_tcp(int *other)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t length = sizeof(address);
+	int listener = socket(AF_INET, SOCK_STREAM, 0), fd = socket(AF_INET, SOCK_STREAM, 0);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, length), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &length), 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)&address, length), 0);
+	*other = accept(listener, NULL, NULL);
+	assert_true(*other >= 0);
+	close(listener);
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	return transport_new(w.base, fd, NULL, TRANSPORT_CONNECTING, NULL, NULL);
+}
+
+static void client_on(struct transport *transport)
+{
+	w.client_ready = w.client_gone = false;
+	w.client = h1_client_new(&w.tunnel, transport, &pool, NULL);
+	turn();
+	assert_true(w.client_ready);
+}
+
 static void new_client(void)
 {
 	if (w.hop >= 0)
 		close(w.hop);
-	w.client_ready = w.client_gone = false;
-	w.client = h1_client_new(&w.tunnel, end_of_pair(&w.hop, TRANSPORT_CONNECTING), &pool, NULL);
-	turn();
-	assert_true(w.client_ready);
+	client_on(end_of_pair(&w.hop, TRANSPORT_CONNECTING));
 }
 
 static int set_up(void **state)
@@ -592,6 +615,29 @@ static void cut_response_is_cut_for_the_client(void **state)
 	}
 }
 
+/* Bytes and a reset that come together, seen in one event: the reset must not be missed. */
+static void reset_behind_a_short_read(void **state)
+{
+	(void)state;
+	static const char text[] = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc";
+	struct linger at_once = {.l_onoff = 1};
+	h1_client_close(w.client);
+	close(w.hop);
+	client_on(end_of_tcp(&w.hop));
+	USER("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+	setsockopt(w.hop, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+	assert_int_equal(send(w.hop, text, sizeof(text) - 1, 0), sizeof(text) - 1);
+	close(w.hop);
+	w.hop = -1;
+	for (int i = 0; i < 1000 && !w.client_gone; i++) {
+		usleep(5000);
+		turn();
+	}
+	assert_true(w.client_gone);
+	assert_int_equal(w.flows_broken, 1);
+	assert_true(w.server_gone);
+}
+
 static void dead_idle_connections(void **state)
 {
 	(void)state;
@@ -674,7 +720,7 @@ int main(void)
 		T(http_1_0_client), T(half_closed_client_gets_its_answer), T(early_response), T(refused_by_the_flow),
 		T(connect_tunnels), T(connect_refused_lives_on), T(reset_of_a_tunnel), T(websocket_tunnels), T(websocket_refused),
 		T(malformed_requests), T(malformed_body), T(client_aborts), T(bad_responses),
-		T(cut_response_is_cut_for_the_client), T(dead_idle_connections), T(surplus_after_a_response),
+		T(cut_response_is_cut_for_the_client), T(reset_behind_a_short_read), T(dead_idle_connections), T(surplus_after_a_response),
 		T(backpressure_pauses), T(drains), T(slow_head_times_out),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -19,6 +19,7 @@
 #define IOVECS 64
 #define LINGER_MS 10000
 #define STARVED_MS 5                 /* before reading is tried again when the slab budget is spent */
+#define SUSPECT_MS 250               /* after an event, a look whether it hid a reset */
 
 enum transport_state { CONNECTING, HANDSHAKING, OPEN, LINGERING, DEAD };
 
@@ -34,7 +35,7 @@ struct transport {
 	unsigned busy;                /* callbacks under way: memory stays */
 	uint32_t read_size;
 	struct chunks out, unread;
-	struct transport *dirty_next;
+	struct transport *dirty_next, *suspect_next;
 	unsigned timeout_ms;
 	uint64_t progress_us;
 	/* edge-triggered readiness */
@@ -42,6 +43,7 @@ struct transport {
 	bool hangup;                  /* FIN is in the queue, behind what is still to be read */
 	bool queued;                  /* on the dirty list, or the list for the next turn */
 	bool starved;                 /* waits for slabs */
+	bool suspect;                 /* on the list of those to be looked at */
 	bool paused, striped, refused;
 	bool read_ended;              /* the peer finished */
 	bool finish, finished;        /* we are to finish; have */
@@ -63,6 +65,8 @@ struct turn {
 
 static struct {
 	struct turn now, later;       /* later: after the other sockets were asked (more of the same bulk) */
+	struct event *look;
+	struct transport *suspects;
 	uint8_t *scratch;             /* ciphertext as it comes from sockets */
 } loop;
 
@@ -108,14 +112,17 @@ static void mark_later(struct transport *t)
 		event_add(loop.later.event, &now);
 }
 
+static void look_at_suspects(evutil_socket_t fd, short what, void *arg);
+
 static void loop_init(struct event_base *base)
 {
 	if (loop.scratch)
 		return;
 	loop.now.event = event_new(base, -1, EV_PERSIST, run_turn, &loop.now);
 	loop.later.event = evtimer_new(base, run_turn, &loop.later);
+	loop.look = evtimer_new(base, look_at_suspects, NULL);
 	loop.scratch = malloc(SLAB_SIZE);
-	if (!loop.now.event || !loop.later.event || !loop.scratch)
+	if (!loop.now.event || !loop.later.event || !loop.look || !loop.scratch)
 		abort();
 }
 
@@ -123,7 +130,7 @@ static void loop_init(struct event_base *base)
 
 static void release(struct transport *t)
 {
-	if (t->busy > 0 || t->queued || t->state != DEAD)
+	if (t->busy > 0 || t->queued || t->suspect || t->state != DEAD)
 		return;
 	chunks_clear(&t->out);
 	chunks_clear(&t->unread);
@@ -411,7 +418,7 @@ static void read_plain(struct transport *t)
 	if (got == 0)
 		return deliver_end(t);
 	/* A short read means that the socket is empty; what comes later makes a new edge (epoll(7)). A FIN that was already
-	 * there makes none. */
+	 * there makes none, nor does a reset (see suspect()). */
 	if ((size_t)got < capacity && !t->hangup)
 		t->readable = false;
 	struct chunks chunks = {0};
@@ -574,6 +581,37 @@ static void transport_run(struct transport *t)
 	release(t);
 }
 
+/* A reset that comes together with data, or while reading is paused, makes no edge of its own, and libevent reports it as
+ * mere readiness. So whoever had an event is asked for its error once, a little later, at no cost per read. */
+static void look_at_suspects(evutil_socket_t fd, short what, void *arg)
+{
+	struct transport *list = loop.suspects;
+	(void)fd, (void)what, (void)arg;
+	loop.suspects = NULL;
+	for (struct transport *t = list, *next; t; t = next) {
+		int error = 0;
+		socklen_t length = sizeof(error);
+		next = t->suspect_next;
+		t->suspect = false;
+		if (t->state == DEAD)
+			release(t);
+		else if (t->state != CONNECTING && getsockopt(t->fd, SOL_SOCKET, SO_ERROR, &error, &length) == 0 && error)
+			fail_errno(t, error);
+	}
+}
+
+static void suspect(struct transport *t)
+{
+	static const struct timeval soon = {.tv_usec = SUSPECT_MS * 1000};
+	if (t->suspect)
+		return;
+	if (!loop.suspects)
+		event_add(loop.look, &soon);
+	t->suspect = true;
+	t->suspect_next = loop.suspects;
+	loop.suspects = t;
+}
+
 static void on_event(evutil_socket_t fd, short what, void *arg)
 {
 	struct transport *t = arg;
@@ -584,6 +622,7 @@ static void on_event(evutil_socket_t fd, short what, void *arg)
 		t->writable = true;
 	if (what & EV_CLOSED)
 		t->hangup = t->readable = true;
+	suspect(t);
 	if (!t->queued)
 		transport_run(t);
 }
