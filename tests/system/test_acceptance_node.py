@@ -121,6 +121,44 @@ def test_stderr_log_and_journal(node, odd):
     assert curl("http://web/status/200", proxy=f"127.0.0.1:{port}").status == 200
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="mounts a folder of its own over /run")
+def test_journald(node, odd, tmp_path):
+    """Under systemd: log lines with MESSAGE_ID and HERMES_ fields, and access records, in the journal's own protocol."""
+    folder = tmp_path / "journal"
+    folder.mkdir()
+    folder.chmod(0o755)
+    journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    journal.bind(str(folder / "socket"))
+    os.chmod(folder / "socket", 0o666)
+    journal.settimeout(10)
+    port = hermes.free_port()
+    script = ("mount -t tmpfs none /run && mkdir -p /run/systemd/journal && mount --bind \"$0\" /run/systemd/journal && "
+              "JOURNAL_STREAM=$(stat -Lc %d:%i /dev/stderr) exec \"$@\"")
+    n = node("one", config(port, web(odd.port), telemetry={"access_log": [{"to": "journald"}]}),
+             wrap=lambda line: ["unshare", "-m", "sh", "-c", script, str(folder), *line])
+    assert curl("http://web/status/404?in-the-journal", proxy=f"127.0.0.1:{port}").status == 404
+    entries = [journal.recv(65536)]
+    while b"in-the-journal" not in entries[-1]:
+        entries.append(journal.recv(65536))
+
+    def field(entry, name):     # NAME=VALUE, or NAME, a length of eight bytes, VALUE
+        found = re.search(rb"(?:^|\n)%s(?:=|\n.{8})(.*?)\n" % name, entry, re.S)
+        return found and found.group(1).decode()
+    assert (field(entries[-1], b"HERMES_STATUS"), field(entries[-1], b"HERMES_ROUTE")) == ("404", "routes[0]"), entries[-1]
+    started = next(e for e in entries if field(e, b"HERMES_GENERATION") == "1")
+    assert re.fullmatch("[0-9a-f]{32}", field(started, b"MESSAGE_ID")) and field(started, b"PRIORITY") == "6", started
+    assert n.running()
+    journal.close()
+
+
+def test_log_as_json(node, odd):
+    port = hermes.free_port()
+    n = node("one", config(port, web(odd.port)), env={"HERMES_LOG_FORMAT": "json"})
+    assert curl("http://web/", proxy=f"127.0.0.1:{port}").status == 200
+    lines = [json.loads(line) for line in n.log().splitlines() if not line.startswith("hermes")]
+    assert len(lines) > 5 and all({"time", "level"} <= set(line) for line in lines), lines[:2]
+
+
 def test_log_level(node, odd):
     port = hermes.free_port()
     n = node("one", config(port, web(odd.port)))
