@@ -145,7 +145,7 @@ def test_journald(node, odd, tmp_path):
         found = re.search(rb"(?:^|\n)%s(?:=|\n.{8})(.*?)\n" % name, entry, re.S)
         return found and found.group(1).decode()
     assert (field(entries[-1], b"HERMES_STATUS"), field(entries[-1], b"HERMES_ROUTE")) == ("404", "routes[0]"), entries[-1]
-    started = next(e for e in entries if field(e, b"HERMES_GENERATION") == "1")
+    started = next(e for e in entries if field(e, b"HERMES_EVENT") == "worker started")
     assert re.fullmatch("[0-9a-f]{32}", field(started, b"MESSAGE_ID")) and field(started, b"PRIORITY") == "6", started
     assert n.running()
     journal.close()
