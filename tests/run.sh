@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # make check: unit tests, fuzz targets for a short time each, system tests; all under sanitizers. Everything runs whatever
 # failed before; the last line sums it up: N passed, N failed, N skipped.
-#   run.sh [unit|fuzz|system]...     default: all
+#   run.sh [unit|fuzz|system|leaks]...     default: all
 #   FUZZ_SECONDS  per fuzz target (10; 0: none)     PYTEST  further arguments, e.g. "-k socks"
 set -u
 cd "$(dirname "$0")/.."
@@ -78,28 +78,24 @@ fuzz() {
 	done
 }
 
-# As root in a network of its own: no test sees the machine's, and no two runs each other's ports.
-shard() {
-	local alone=()
+# pytest NAME ARGS: as root in a network of its own: no test sees the machine's, and no two runs each other's ports.
+pytests() {
+	local name=$1 alone=()
+	shift
 	if [ "$(id -u)" = 0 ] && unshare --net true 2> /dev/null; then
 		alone=(unshare --net bash -c 'ip link set lo up; exec "$@"' bash)
 	fi
 	# shellcheck disable=SC2086
-	HERMES_SHARD=$1/$2 HERMES_BUILD=$san "${alone[@]}" timeout -k 30 "${SYSTEM_SECONDS:-780}" $PYTHON -m pytest -q \
-		-p no:cacheprovider -rs --junitxml=$out/system$1.xml tests/system ${PYTEST:-} > $out/system$1.log 2>&1
+	HERMES_BUILD=$san "${alone[@]}" timeout -k 30 "${SYSTEM_SECONDS:-780}" $PYTHON -m pytest -q -p no:cacheprovider -rs \
+		--junitxml="$out/$name.xml" "$@" ${PYTEST:-} > "$out/$name.log" 2>&1
 }
 
-system() {
-	local numbers shards=1 i
-	build SAN=1 all
-	[ "$(nproc)" = 1 ] || [ "$(id -u)" != 0 ] || shards=2
-	echo "== system tests, in $shards parts"
-	rm -f $out/system*.xml
-	for ((i = 0; i < shards; i++)); do shard $i $shards & done
-	wait
-	cat $out/system?.log
-	if ! numbers=$($PYTHON tests/junit.py $(for ((i = 0; i < shards; i++)); do echo $out/system$i.xml; done)); then
-		fault "system tests: did not finish"
+# Counts what these runs of pytest found.
+collect() {
+	local numbers name files=()
+	for name; do cat "$out/$name.log"; files+=("$out/$name.xml"); done
+	if ! numbers=$($PYTHON tests/junit.py "${files[@]}"); then
+		fault "$*: did not finish"
 		return
 	fi
 	# shellcheck disable=SC2086
@@ -108,7 +104,28 @@ system() {
 	mapfile -t -O ${#skips[@]} skips < <(sed -n 's/^skipped //p' <<< "$numbers")
 }
 
-[ $# -gt 0 ] || set -- unit fuzz system
+system() {
+	local shards=1 i
+	build SAN=1 all
+	[ "$(nproc)" = 1 ] || [ "$(id -u)" != 0 ] || shards=2
+	echo "== system tests, in $shards parts"
+	rm -f $out/system*
+	for ((i = 0; i < shards; i++)); do HERMES_SHARD=$i/$shards pytests system$i tests/system & done
+	wait
+	# shellcheck disable=SC2046
+	collect $(for ((i = 0; i < shards; i++)); do echo system$i; done)
+}
+
+# LeakSanitizer needs ptrace, which the sandbox refuses: the main job once more without it.
+leaks() {
+	echo "== the main job without sandboxes, for leaks"
+	build SAN=1 all
+	rm -f $out/leaks*
+	HERMES_SANDBOX=off pytests leaks tests/system/test_main_job.py tests/system/test_http2_clients.py
+	collect leaks
+}
+
+[ $# -gt 0 ] || set -- unit fuzz system leaks
 for part; do
 	began=$SECONDS
 	$part
