@@ -7,6 +7,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "workers/tunnel/h1_parse.h"
+
 /* --- in -------------------------------------------------------------------------------------------------------------- */
 
 static void join_cookies(struct head *head)
@@ -44,54 +46,24 @@ static int take_content_length(struct head *head)
 	return 0;
 }
 
-static bool has_port(const char *authority)
-{
-	const char *colon = strrchr(authority, ':');
-	if (!colon || colon == authority || strchr(colon, ']'))
-		return false;
-	long port = 0;
-	for (const char *p = colon + 1; *p; p++) {
-		if (!isdigit((unsigned char)*p) || (port = port * 10 + (*p - '0')) > 65535)
-			return false;
-	}
-	return port > 0;
-}
-
-static bool clean_authority(const char *authority)
-{
-	if (!*authority)
-		return false;
-	for (const char *p = authority; *p; p++)
-		if (!isalnum((unsigned char)*p) && !strchr("-._~!$&'()*+,;=:[]%", *p))
-			return false;
-	return true;
-}
-
-static const char *lower(struct head *head, const char *text)
-{
-	char *copy = (char *)head_string(head, text, -1);
-	for (char *p = copy; *p; p++)
-		*p = (char)tolower((unsigned char)*p);
-	return copy;
-}
-
 static const char *check(struct head *head)
 {
-	const char *host = head_get(head, "host");
+	const char *host = head_get(head, "host"), *why = NULL;
+	bool connect = strcmp(head->method, "CONNECT") == 0;
 	if (host && head->authority && strcasecmp(host, head->authority) != 0)
 		return "Host differs from :authority";
 	if (!head->authority)
 		head->authority = host;
-	if (!head->authority || !clean_authority(head->authority))
-		return ":authority is missing or malformed";
-	head->authority = lower(head, head->authority);
+	if (!head->authority)
+		return ":authority is missing";
+	head->authority = h1_authority(head, head->authority, strlen(head->authority), connect && !head->protocol, &why);
+	if (!head->authority)
+		return why;
 	head_remove(head, "host");
-	bool connect = strcmp(head->method, "CONNECT") == 0;
 	if (head->protocol && !connect)
 		return ":protocol is for CONNECT only";
 	if (connect && !head->protocol)
-		return head->path || head->scheme ? "CONNECT carries neither :path nor :scheme" :
-		       has_port(head->authority) ? NULL : "CONNECT needs host:port, port 1 to 65535";
+		return head->path || head->scheme ? "CONNECT carries neither :path nor :scheme" : NULL;
 	if (!head->scheme || (strcmp(head->scheme, "http") != 0 && strcmp(head->scheme, "https") != 0))
 		return ":scheme is neither http nor https";
 	if (!head->path || (head->path[0] != '/' && !(head->path[0] == '*' && !head->path[1])))
