@@ -204,6 +204,7 @@ def test_log_that_cannot_be_opened_is_refused(target, tmp_path):
 
 def test_telemetry_is_replaced(target):
     ask(target)
+    records(target, 1)      # what is on its way to a telemetry that is killed is lost with it
     old = target.node.pids()["telemetry"]
     os.kill(old[0], signal.SIGKILL)
     wait_for(lambda: target.node.pids().get("telemetry") not in (None, [], old))
