@@ -476,6 +476,81 @@ static void nonsense_is_a_protocol_error(void **state)
 	close(fd);
 }
 
+/* A client connection with a stream open, and the other end in the test's hand. */
+static struct flow *raw_client(int *fd)
+{
+	static const struct h2_pool_callbacks pool = {ready, room, closing, client_gone};
+	static const char settings[] = "\0\0\0\4\0\0\0\0\0";
+	int fds[2];
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+	t.client = h2_client_new(&t.tunnel, transport_on(fds[0]), 0, &pool, NULL);
+	*fd = fds[1];
+	assert_int_equal(write(*fd, settings, sizeof(settings) - 1), (ssize_t)sizeof(settings) - 1);
+	run();
+	return request("GET", "/", true);
+}
+
+static void a_status_that_is_none_breaks_the_stream(void **state)
+{
+	(void)state;
+	int fd;
+	struct flow *c = raw_client(&fd);
+	assert_int_equal(write(fd, "\0\0\5\1\4\0\0\0\1\x48\3" "003", 14), 14);
+	run();
+	assert_null(c->response);
+	assert_int_equal(c->informational, 0);
+	assert_true(c->broken);
+	assert_int_equal(c->error, FLOW_RESPONSE);
+	close(fd);
+}
+
+static void trailers_have_a_limit(void **state)
+{
+	(void)state;
+	int fd;
+	static char field[9 + 16000] = "\0\x3e\x80\1\1\0\0\0\1\0\1a\x7f\xfb\x7b";
+	struct flow *c = raw_client(&fd);
+	assert_int_equal(write(fd, "\0\0\1\1\4\0\0\0\1\x88", 10), 10);
+	memset(field + 15, 'v', sizeof(field) - 15);
+	for (int i = 0; i < 5; i++) {           /* one of 16,000 bytes in each frame, 64 KiB are allowed */
+		field[3] = i ? 9 : 1;
+		field[4] = (char)(i ? (i == 4 ? 4 : 0) : 1);
+		assert_int_equal(write(fd, field, sizeof(field)), (ssize_t)sizeof(field));
+		run();
+	}
+	assert_int_equal(c->response->status, 200);
+	assert_true(c->broken);
+	assert_int_equal(c->error, FLOW_RESPONSE);
+	close(fd);
+}
+
+static void what_is_reset_at_once_is_asked_of_nobody(void **state)
+{
+	(void)state;
+	int fd;
+	connect_both(&fd);
+	raw_request(fd, "\0\0\12\1\5\0\0\0\1\x82\x86\x84\x41\5video" "\0\0\4\3\0\0\0\0\1\0\0\0\x8", 19 + 13);
+	assert_int_equal(t.n_flows, 0);
+	close(fd);
+}
+
+static void resets_wait_for_nobody_who_does_not_read(void **state)
+{
+	(void)state;
+	static char many[250 * 18];
+	int fd;
+	for (int i = 0; i < 250; i++) {
+		memcpy(many + i * 18, "\0\0\11\1\5\0\0\0\1\x82\x86\x84\x84\x41\3" "a:1", 18);   /* two paths */
+		many[i * 18 + 7] = (char)((1 + 2 * i) >> 8);
+		many[i * 18 + 8] = (char)(1 + 2 * i);
+	}
+	connect_both(&fd);
+	raw_request(fd, many, sizeof(many));
+	assert_true(goaway_came(fd, 0xb));
+	assert_int_equal(t.server_gone, 1);
+	close(fd);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -490,6 +565,10 @@ int main(void)
 		T(draining_ends_when_streams_have),
 		T(floods_are_answered_with_calm),
 		T(nonsense_is_a_protocol_error),
+		T(a_status_that_is_none_breaks_the_stream),
+		T(trailers_have_a_limit),
+		T(what_is_reset_at_once_is_asked_of_nobody),
+		T(resets_wait_for_nobody_who_does_not_read),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

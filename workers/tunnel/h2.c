@@ -13,6 +13,7 @@
 #define CLIENT_ABUSE_EVENTS 1000u /* as a listener's abuse_events: SETTINGS, PING, empty DATA etc. of a next hop in 10 s */
 #define STALL_US 10000000u        /* a peer that lets nothing pass on many streams for so long is ended */
 #define STALL_STREAMS 64u
+#define END_MS 10000              /* for the last GOAWAY to be taken */
 #define DRAIN_NOTICE_MS 200       /* between the two GOAWAYs (RFC 9113 6.8) */
 
 /* --- the end --------------------------------------------------------------------------------------------------------- */
@@ -241,9 +242,26 @@ static void arm(struct h2 *h2, uint32_t ms)
 	event_add(h2->timer, &delay);
 }
 
+/* Whether it waits, and nothing of it went out for so long. Looked at in every tick. */
+static bool stream_stalled(struct h2_stream *stream, uint64_t now)
+{
+	if (stream->out.bytes == 0 || stream->sent != stream->sent_before) {
+		stream->sent_before = stream->sent;
+		stream->stuck_since = now;
+	}
+	return now - stream->stuck_since > STALL_US;
+}
+
+/* By stream: to let one pass does not excuse the others; but on a link that many users share it does. */
 static bool stalled(const struct h2 *h2, uint64_t now)
 {
-	return h2->queued > 0 && h2->n_streams >= STALL_STREAMS && h2->progress_us && now - h2->progress_us > STALL_US;
+	bool shared = h2->origin->listener->config->accept == CONFIG_OVERLAY;
+	unsigned n = 0;
+	if (h2->n_streams < STALL_STREAMS)
+		return false;
+	for (struct h2_stream *s = h2->streams; s; s = s->next)
+		n += stream_stalled(s, now);
+	return n >= STALL_STREAMS && (!shared || now - h2->progress_us > STALL_US);
 }
 
 /* Server: a preface or header block that never ends, streams that nothing passes on, a connection without use. */
@@ -251,9 +269,9 @@ static void server_tick(struct h2 *h2)
 {
 	const struct config_limits *limits = &h2->origin->listener->config->limits;
 	uint64_t now = now_us(), late = (uint64_t)limits->header_timeout * 1000;
-	if (h2->headers_since && now - h2->headers_since >= late)
+	if (late && h2->headers_since && now - h2->headers_since >= late)
 		return give_up(h2, NGHTTP2_ENHANCE_YOUR_CALM, "a header block did not end in time");
-	if (!h2->settings_received && now - h2->progress_us >= late)
+	if (late && !h2->settings_received && now - h2->progress_us >= late)
 		return give_up(h2, NGHTTP2_ENHANCE_YOUR_CALM, "no HTTP/2 preface in time");
 	if (stalled(h2, now))
 		return give_up(h2, NGHTTP2_ENHANCE_YOUR_CALM, "the peer lets nothing pass");
@@ -267,13 +285,16 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	struct h2 *h2 = arg;
 	(void)fd, (void)what;
 	h2->busy++;
-	if (h2->closing && !h2->dead) {
+	if (h2->ending) {
+		die(h2, FLOW_TERMINATED, "the peer does not take the GOAWAY", false);
+	} else if (h2->noticed) {
+		h2->noticed = false;
 		nghttp2_submit_goaway(h2->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(h2->session),
 		                      NGHTTP2_NO_ERROR, NULL, 0);
 		h2_want(h2);
-	} else if (h2->server) {
-		server_tick(h2);
 	}
+	if (h2->server && !h2->dead)
+		server_tick(h2);
 	leave(h2);
 }
 
@@ -356,11 +377,16 @@ struct leg *h2_open(struct h2 *h2, struct flow *flow)
 
 void h2_drain(struct h2 *h2, bool now)
 {
+	if (h2->dead)
+		return;
 	h2->closing = true;
 	if (h2->n_streams == 0 || now) {
 		nghttp2_session_terminate_session(h2->session, NGHTTP2_NO_ERROR);
+		h2->ending = true;
+		arm(h2, END_MS);
 	} else if (h2->server) {
 		nghttp2_submit_shutdown_notice(h2->session);
+		h2->noticed = true;
 		arm(h2, DRAIN_NOTICE_MS);
 	}
 	h2_want(h2);

@@ -35,6 +35,7 @@ struct h2_stream {
 	/* to be sent */
 	struct chunks out;
 	struct head *out_trailers;
+	uint64_t sent, sent_before, stuck_since;   /* bytes of payload; as of the last tick; µs */
 	uint32_t error;                        /* of on_stream_close */
 	enum flow_error failed;                /* found by ourselves: told to the flow when settled */
 	const char *why;
@@ -82,11 +83,13 @@ struct h2 {
 	struct event *timer;                   /* preface, idle, drain */
 	unsigned busy;
 	bool settings_received, connect_protocol;
+	bool noticed;                          /* draining was announced, the GOAWAY that means it is to come */
+	bool ending;                           /* the last GOAWAY is on its way */
 	bool closing;                          /* takes no further stream; pool was told */
 	bool dead;                             /* transport gone; memory goes when busy is 0 */
 	bool ready_told;
 	bool goaway_due;                       /* abuse was found */
-	uint64_t progress_us;                  /* the last time payload left */
+	uint64_t progress_us;                  /* the last time payload left or a request came */
 	uint64_t headers_since;                /* µs; a header block is open since then, 0: none */
 	enum flow_error error;
 	char detail[96];

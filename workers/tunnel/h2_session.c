@@ -25,6 +25,7 @@ static int begin_headers(struct h2 *h2, const nghttp2_frame *frame)
 		if (h2->closing)
 			return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 		stream = h2_stream_new(h2, frame->hd.stream_id);
+		h2->progress_us = stream->stuck_since = h2->headers_since;
 		nghttp2_session_set_stream_user_data(h2->session, frame->hd.stream_id, stream);
 	}
 	if (!stream)
@@ -89,7 +90,11 @@ static void headers_done(struct h2_stream *stream, bool end)
 	stream->building = NULL;
 	if (!head)
 		return;
-	if (stream->final_head) {
+	if (stream->final_head && stream->too_large && stream->leg.flow) {
+		stream->failed = stream->h2->server ? FLOW_REQUEST : FLOW_RESPONSE;
+		stream->why = "the trailers are too large";
+		head_free(head);
+	} else if (stream->final_head) {
 		head_free(stream->trailers);
 		stream->trailers = head;
 	} else if (head->status >= 100 && head->status < 200) {
@@ -160,6 +165,9 @@ static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame
 {
 	(void)session, (void)frame, (void)error;
 	struct h2 *h2 = arg;
+	/* Counted here as well as when the reset goes out: a peer that does not read could have any number of them wait. */
+	if (!h2_abuse_reset_sent(&h2->abuse))
+		abused(h2);
 	if (h2->server)
 		stats_add(h2->origin->listener->stats, STATS_LISTENER_MALFORMED, 1);
 	return 0;

@@ -109,11 +109,10 @@ static void begin_response(struct h2_stream *stream, struct head *head)
 {
 	bool final = head->status >= 200;
 	bool end = final && stream->head_end;
-	if (stream->too_large) {
-		head_free(head);
+	if (stream->too_large || head->status < 100) {   /* nghttp2 takes any three digits */
 		stream->failed = FLOW_RESPONSE;
-		stream->why = "the response's header fields are too large";
-		return;
+		stream->why = stream->too_large ? "the response's header fields are too large" : "no status that there is";
+		return head_free(head);
 	}
 	if (end)
 		stream->remote_end_told = true;
@@ -126,7 +125,9 @@ static void settle_heads(struct h2_stream *stream)
 	for (unsigned i = 0; i < stream->n_ready; i++) {
 		struct head *head = stream->ready[i];
 		stream->ready[i] = NULL;
-		if (stream->h2->server)
+		if (stream->h2->server && stream->closed)
+			head_free(head);            /* reset in the same breath: nobody is asked about it */
+		else if (stream->h2->server)
 			begin_request(stream, head);
 		else if (stream->leg.flow && !stream->failed)
 			begin_response(stream, head);
@@ -265,6 +266,7 @@ int h2_stream_send_data(struct h2_stream *stream, const uint8_t *frame_header, s
 		h2->goaway_due = true;
 	chunks_split(&frame, &stream->out, length);
 	h2->queued -= length;
+	stream->sent += length;
 	h2->progress_us = now_us();
 	struct chunk *first = frame.head;
 	if (first && first->headroom >= STRIPE_HEADROOM) {
