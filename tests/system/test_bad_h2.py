@@ -379,3 +379,26 @@ def test_garbage_frames(connect, watch):
     h2 = connect()
     h2.send(frame(0x77, 0xff, 1, b"unknown") + setting((0x1234, 5)))
     assert h2.get(1, path="/index.html") == 200
+
+
+@pytest.mark.seconds(120)
+def test_stalled_flows_make_room(node, web):
+    """A small budget, and more streams that take nothing than it has room for: they end, others are served."""
+    port = hermes.free_port()
+    small = node("small", {
+        "node": {"name": "small", "domain": "example.net", "tunnel_workers": 1, "memory": "4MiB"},
+        "listeners": [{"name": "apps", "address": f"127.0.0.1:{port}", "accept": "http"}],
+        "clusters": [{"name": "web", "carry": "h1", "endpoints": [f"127.0.0.1:{web.port}"]}],
+        "routes": [{"match": {}, "cluster": "web"}]}, env=sanitizer_small_quarantine())
+    held = []
+    for _ in range(10):
+        h2 = H2(port, settings=[(4, 0)])
+        h2.send(b"".join(h2.headers(1 + 2 * i, path="/big") for i in range(60)))
+        held.append(h2)
+    small.wait_log("memory is short", 20)
+    hermes.wait_for(lambda: hermes.curl("http://www/index.html", proxy=f"127.0.0.1:{port}", timeout=5).status == 200, 30)
+    assert any(h2.wait(lambda h: any(h.code(1 + 2 * i) is not None for i in range(60)), 2) for h2 in held)
+    for h2 in held:
+        h2.close()
+    answer = hermes.curl("http://www/big", proxy=f"127.0.0.1:{port}")
+    assert answer.status == 200 and len(answer.body) == 8 << 20

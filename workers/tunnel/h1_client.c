@@ -436,6 +436,12 @@ static void client_close(struct leg *leg, enum flow_error error)
 	leave(c);
 }
 
+static size_t client_waiting(const struct leg *leg)
+{
+	const struct transport *transport = ((const struct h1_client *)leg)->transport;
+	return transport ? transport_pending(transport) : 0;
+}
+
 static const struct leg_ops client_ops = {
 	.kind = "h1",
 	.head = client_head,
@@ -443,6 +449,7 @@ static const struct leg_ops client_ops = {
 	.finish = client_finish,
 	.taken = client_taken,
 	.close = client_close,
+	.waiting = client_waiting,
 };
 
 /* --- set-up -------------------------------------------------------------------------------------------------------------- */

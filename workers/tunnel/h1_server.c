@@ -453,6 +453,12 @@ static void server_close(struct leg *leg, enum flow_error error)
 	leave(s);
 }
 
+static size_t server_waiting(const struct leg *leg)
+{
+	const struct transport *transport = ((const struct h1_server *)leg)->transport;
+	return transport ? transport_pending(transport) : 0;
+}
+
 static const struct leg_ops server_ops = {
 	.kind = "h1",
 	.head = server_head,
@@ -460,6 +466,7 @@ static const struct leg_ops server_ops = {
 	.finish = server_finish,
 	.taken = server_taken,
 	.close = server_close,
+	.waiting = server_waiting,
 };
 
 /* --- set-up -------------------------------------------------------------------------------------------------------------- */

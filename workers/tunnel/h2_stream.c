@@ -409,6 +409,11 @@ static void stream_close(struct leg *leg, enum flow_error error)
 	h2_touch(stream);
 }
 
+static size_t stream_waiting(const struct leg *leg)
+{
+	return ((const struct h2_stream *)leg)->out.bytes;
+}
+
 const struct leg_ops h2_server_ops = {
 	.kind = "h2",
 	.head = server_head,
@@ -416,6 +421,7 @@ const struct leg_ops h2_server_ops = {
 	.finish = stream_finish,
 	.taken = stream_taken,
 	.close = stream_close,
+	.waiting = stream_waiting,
 };
 
 const struct leg_ops h2_client_ops = {
@@ -425,4 +431,5 @@ const struct leg_ops h2_client_ops = {
 	.finish = stream_finish,
 	.taken = stream_taken,
 	.close = stream_close,
+	.waiting = stream_waiting,
 };

@@ -66,6 +66,8 @@ struct leg_ops {
 	 * delivered, and the connection may serve again; else the stream is reset, the connection closed, whatever tells
 	 * the peer that this did not end well. */
 	void (*close)(struct leg *leg, enum flow_error error);
+	/* Bytes that it took and that have not left yet. NULL: none ever wait. */
+	size_t (*waiting)(const struct leg *leg);
 };
 
 /* Embedded first in every leg implementation. */

@@ -115,6 +115,11 @@ static void tcp_close(struct leg *base, enum flow_error error)
 	leg_free(leg);
 }
 
+static size_t tcp_waiting(const struct leg *base)
+{
+	return transport_pending(((const struct tcp_leg *)base)->transport);
+}
+
 static const struct leg_ops accepted_ops = {
 	.kind = "tcp",
 	.head = accepted_head,
@@ -122,6 +127,7 @@ static const struct leg_ops accepted_ops = {
 	.finish = tcp_finish,
 	.taken = tcp_taken,
 	.close = tcp_close,
+	.waiting = tcp_waiting,
 };
 
 static const struct leg_ops dialled_ops = {
@@ -131,6 +137,7 @@ static const struct leg_ops dialled_ops = {
 	.finish = tcp_finish,
 	.taken = tcp_taken,
 	.close = tcp_close,
+	.waiting = tcp_waiting,
 };
 
 /* --- set-up ---------------------------------------------------------------------------------------------------------- */

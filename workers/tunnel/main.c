@@ -18,6 +18,7 @@
 #include "workers/tunnel/flow_redecide.h"
 #include "workers/tunnel/generation.h"
 #include "workers/tunnel/listener.h"
+#include "workers/tunnel/pressure.h"
 #include "workers/tunnel/records.h"
 #include "workers/tunnel/resolve.h"
 #include "workers/tunnel/slab.h"
@@ -235,6 +236,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	int64_t now = (int64_t)slab_in_use();
 	stats_add(s->tunnel.self, STATS_WORKER_BUFFERED, now - s->buffered);
 	s->buffered = now;
+	if (s->tunnel.current)
+		pressure_relieve(&s->tunnel, s->tunnel.current->config->memory);
 }
 
 static void on_drain(evutil_socket_t fd, short what, void *arg)

@@ -6,12 +6,18 @@
 #include "workers/tunnel/flow_internal.h"
 
 #define STALLED_US 2000000u
+#define QUIET_US 10000000u    /* between two complaints when nobody could be ended */
 #define VICTIMS_MAX 4096u     /* at a time */
 
-/* Bytes that wait in the flow for a leg that does not take them. */
+static size_t waiting(const struct leg *leg)
+{
+	return leg && leg->ops->waiting ? leg->ops->waiting(leg) : 0;
+}
+
+/* Bytes that wait in the flow or in its legs for a peer that does not take them. */
 static size_t holds(const struct flow *flow)
 {
-	return flow->up.held.bytes + flow->down.held.bytes + flow->replay.bytes;
+	return flow->up.held.bytes + flow->down.held.bytes + flow->replay.bytes + waiting(flow->in) + waiting(flow->out);
 }
 
 static bool stalled(const struct flow *flow, uint64_t now)
@@ -49,11 +55,15 @@ unsigned pressure_relieve(struct tunnel *tunnel, uint64_t budget)
 {
 	static const size_t steps[] = {128 * 1024, 32 * 1024, 8 * 1024, 0};
 	uint64_t before = slab_in_use(), enough = budget - budget / 4;
+	static uint64_t said;
 	unsigned ended = 0;
 	if (before <= budget - budget / 8)
 		return 0;
 	for (unsigned i = 0; i < sizeof(steps) / sizeof(*steps) && slab_in_use() > enough; i++)
 		ended += end_some(tunnel, steps[i], slab_in_use() - enough);
+	if (!ended && now_us() - said < QUIET_US)
+		return 0;
+	said = now_us();
 	log_warn("memory is short", "buffered=%llu budget=%llu ended_flows=%u", (unsigned long long)before,
 	         (unsigned long long)budget, ended);
 	return ended;
