@@ -36,7 +36,7 @@ struct listeners {
 
 static void bound_release(struct bound *b)
 {
-	if (b->refs > 0 || b->event)
+	if (b->refs > 0 || b->listed)
 		return;
 	generation_unref(b->generation);
 	free((char *)b->base.name);
@@ -119,7 +119,7 @@ static struct bound *bound_new(struct listeners *ls, const char *name)
 	struct bound *b = calloc(1, sizeof(*b));
 	if (!b)
 		abort();
-	*b = (struct bound){.tunnel = ls->tunnel, .fd = -1, .next = ls->bound};
+	*b = (struct bound){.tunnel = ls->tunnel, .fd = -1, .next = ls->bound, .listed = true};
 	b->base.name = strdup(name);
 	b->base.stats = stats_set(ls->tunnel->stats, STATS_LISTENER, name);
 	ls->bound = b;
@@ -206,6 +206,8 @@ int listeners_prepare(struct listeners *ls, const struct config *config, uint64_
 void listeners_commit(struct listeners *ls, uint64_t generation)
 {
 	const struct config *config = ls->tunnel->current->config;
+	if (ls->draining)               /* another worker takes what comes */
+		return pending_drop(ls, generation);
 	for (struct bound **link = &ls->bound, *b; (b = *link);) {
 		const struct config_listener *l = config_listener(config, b->base.name);
 		if (l) {
@@ -213,6 +215,7 @@ void listeners_commit(struct listeners *ls, uint64_t generation)
 			continue;
 		}
 		*link = b->next;
+		b->listed = false;
 		bound_close(b);
 		bound_release(b);
 	}
@@ -257,6 +260,7 @@ void listeners_free(struct listeners *ls)
 	while (ls->bound) {
 		struct bound *b = ls->bound;
 		ls->bound = b->next;
+		b->listed = false;
 		bound_close(b);
 		bound_release(b);
 	}

@@ -5,7 +5,7 @@
 
 #include "workers/tunnel/listener.h"
 
-/* A listener with its socket. Lives while it listens or a connection of it does. */
+/* A listener with its socket. Lives while it is in force or a connection of it lives. */
 struct bound {
 	struct listener base;
 	struct bound *next;
@@ -13,6 +13,7 @@ struct bound {
 	struct generation *generation;  /* base.config belongs to it */
 	struct event *event;            /* NULL: closed */
 	int fd;
+	bool listed;                    /* among the listeners in force */
 	unsigned refs, connections;
 };
 
