@@ -250,8 +250,9 @@ SSL *tls_accept(struct tls *tls, const struct config_listener *listener)
 	if (i >= tls->config->n_listeners || !tls->listeners[i])
 		return NULL;
 	SSL *ssl = SSL_new(tls->listeners[i]);
-	if (ssl)
-		SSL_set_accept_state(ssl);
+	if (!ssl)
+		abort();   /* out of memory: NULL would mean plain text */
+	SSL_set_accept_state(ssl);
 	return ssl;
 }
 

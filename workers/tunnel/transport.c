@@ -17,7 +17,8 @@
 #define OUT_LOW (128u * 1024)        /* below, the writer hears of it */
 #define READ_MIN (16u * 1024)
 #define IOVECS 64
-#define LINGER_MS 10000
+#define LINGER_MS 10000              /* without a byte taken */
+#define LINGER_MAX_MS 120000         /* in all */
 #define STARVED_MS 5                 /* before reading is tried again when the slab budget is spent */
 #define SUSPECT_MS 250               /* after an event, a look whether it hid a reset */
 
@@ -37,7 +38,7 @@ struct transport {
 	struct chunks out, unread;
 	struct transport *dirty_next, *suspect_next;
 	unsigned timeout_ms;
-	uint64_t progress_us;
+	uint64_t progress_us, linger_us;   /* the last byte moved; lingering began */
 	/* edge-triggered readiness */
 	bool readable, writable;
 	bool hangup;                  /* FIN is in the queue, behind what is still to be read */
@@ -332,11 +333,10 @@ void transport_finish(struct transport *t)
 
 static void deliver(struct transport *t, struct chunks *chunks)
 {
+	if (!t->callbacks || t->state != OPEN)
+		return chunks_clear(chunks);      /* lingering: what the peer still sends does not prolong it */
 	t->progress_us = now_us();
-	if (t->callbacks && t->state == OPEN)
-		t->callbacks->received(t->arg, chunks);
-	else
-		chunks_clear(chunks);
+	t->callbacks->received(t->arg, chunks);
 }
 
 static void deliver_end(struct transport *t)
@@ -634,7 +634,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	(void)fd, (void)what;
 	t->starved = false;
 	uint64_t idle = (now_us() - t->progress_us) / 1000;
-	if (t->state == LINGERING && idle >= LINGER_MS) {
+	if (t->state == LINGERING && (idle >= LINGER_MS || (now_us() - t->linger_us) / 1000 >= LINGER_MAX_MS)) {
 		t->busy++;
 		shut(t, true);
 		t->busy--;
@@ -666,7 +666,7 @@ void transport_linger(struct transport *t)
 	t->state = LINGERING;
 	t->callbacks = NULL;
 	t->finish = true;
-	t->progress_us = now_us();
+	t->progress_us = t->linger_us = now_us();
 	transport_set_timeout(t, 0);
 	mark_dirty(t);
 }

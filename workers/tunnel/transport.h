@@ -52,7 +52,7 @@ void transport_pause(struct transport *transport, bool pause);
 void transport_unread(struct transport *transport, struct chunks *chunks);
 /* Closes at once. Safe inside callbacks. reset: RST instead of FIN. */
 void transport_free(struct transport *transport, bool reset);
-/* Writes what waits (at most 10 s), then closes; no further callback. */
+/* Writes what waits (until the peer takes nothing for 10 s, at most 2 minutes), then closes; no further callback. */
 void transport_linger(struct transport *transport);
 
 SSL *transport_ssl(const struct transport *transport);
