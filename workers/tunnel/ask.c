@@ -3,6 +3,7 @@
 #include <event2/event.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
 #include <uthash.h>
 
@@ -47,6 +48,7 @@ struct ask {
 	struct entry *by_key, *by_id;
 	unsigned open;
 	size_t bytes;                 /* of all entries */
+	uint64_t seed;                /* in every key, so that nobody can choose requests whose keys fall into one bucket */
 	uint64_t next_id;
 	struct event *timer;
 	uint8_t *key;
@@ -232,6 +234,8 @@ static unsigned fill_key(struct ask *ask)
 	/* What another generation is asked about is answered by it, and may be made of other fields. */
 	memcpy(at, &q->generation, sizeof(q->generation));
 	at += sizeof(q->generation);
+	memcpy(at, &ask->seed, sizeof(ask->seed));
+	at += sizeof(ask->seed);
 	for (size_t i = 0; at && i < sizeof(values) / sizeof(values[0]); i++)
 		at = key_add(at, end, values[i]);
 	for (size_t i = 0; at && i < q->headers.n; i++) {
@@ -411,6 +415,8 @@ struct ask *ask_new(struct tunnel *tunnel)
 	if (!ask || !(ask->key = malloc(KEY_MAX)))
 		abort();
 	ask->tunnel = tunnel;
+	if (getrandom(&ask->seed, sizeof(ask->seed), GRND_NONBLOCK) < 0)
+		ask->seed = now_us() ^ (uint64_t)(uintptr_t)ask;
 	ask->timer = event_new(tunnel->base, -1, EV_PERSIST, on_tick, ask);
 	struct timeval tick = {.tv_usec = TICK_MS * 1000};
 	event_add(ask->timer, &tick);
