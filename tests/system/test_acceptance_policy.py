@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import socket
 import socketserver
 import subprocess
 import threading
@@ -238,6 +239,19 @@ def test_headers_of_listener_policy_and_route(proxy):
     trusted = ask(n, "/echo", "-H", "x-own: told", "-H", "x-policy: yes", listener="trusting")
     assert values(trusted, "x-own") == ["told"] and values(trusted, "x-route") == ["policy"]
     assert ask(n, "/echo", "-H", "x-not: here").status == 404
+
+
+def test_trailers_cannot_say_what_headers_cannot(proxy):
+    """RFC 9110 6.5.1: a server may merge them into the head."""
+    n = proxy(overlay_headers=["x-own"])
+    with socket.create_connection(("127.0.0.1", n.ports["apps"]), 20) as s:
+        s.sendall(b"POST http://web/echo HTTP/1.1\r\nHost: web\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+                  b"2\r\nhi\r\n0\r\nX-Sum: 1\r\nUser: root\r\nX-Own: liar\r\n\r\n")
+        got = b""
+        while (data := s.recv(65536)):
+            got += data
+    seen = json.loads(got[got.index(b"{"):got.rindex(b"}") + 1])
+    assert seen["body"] == "hi" and [t.lower() for t in seen["trailers"]] == ["x-sum: 1"], seen
 
 
 def test_headers_and_users_between_nodes(node, certs, odd):

@@ -180,6 +180,8 @@ void flow_finish(struct flow *flow, struct leg *leg, struct head *trailers)
 	flow_enter(flow);
 	side->ended = true;
 	side->trailers = trailers;
+	if (up && trailers)             /* somebody behind us may merge them into the head (RFC 9110 6.5.1) */
+		fields_clean_request(trailers, flow->generation->config, flow->origin->listener->config, flow->origin->peer_rule);
 	flow_pump(flow, up);
 	flow_leave(flow);
 }
