@@ -91,3 +91,35 @@ def test_changes_under_load(node, certs, odd):
             assert n.admin("workers", "list", json=True)["workers"] and not [
                 w for w in n.admin("workers", "list", json=True)["workers"] if w["restarts"]]
         assert curl("http://web/", proxy=f"127.0.0.1:{apps}").status == 200
+
+
+def test_clusters_change_under_load(node, odd):
+    """Endpoints come and go, weights, balance and checks change, clusters are renamed: every request finds a next hop."""
+    port = hermes.free_port()
+    with servers.Odd() as second, servers.Odd() as third:
+        all_ports = [odd.port, second.port, third.port]
+
+        def document(i):
+            name = f"web-{i // 4}"
+            return {"node": {"name": "one", "domain": "example.net", "tunnel_workers": 2, "drain_timeout": "2s"},
+                    "listeners": [{"name": "apps", "address": f"127.0.0.1:{port}", "accept": "http"}],
+                    "clusters": [{"name": name, "carry": "h1", "balance": ["round_robin", "least_request", "hash"][i % 3],
+                                  "endpoints": [{"address": f"127.0.0.1:{p}", "weight": 1 + (i + p) % 3}
+                                                for k, p in enumerate(all_ports) if k != i % 4],
+                                  "health_check": {"path": "/status/200", "interval": f"{100 + 50 * (i % 2)}ms",
+                                                   "timeout": "1s"}, "ejection": {"failures": 1 + i % 3}}],
+                    "routes": [{"match": {}, "cluster": name,
+                                "retry": {"on": ["connect-failure", "reset"], "attempts": 2}}]}
+        n = node("one", document(0))
+        loads = [Load(port, keep=i % 2 == 0) for i in range(4)]
+        for load in loads:
+            load.start()
+        for i in range(1, 2 * ROUNDS):
+            n.reload(document(i))
+        for load in loads:
+            load.stopping = True
+        for load in loads:
+            load.join(30)
+        assert not [f for load in loads for f in load.failed]
+        assert {e["cluster"] for e in n.admin("clusters", "list", json=True)["clusters"]} == {f"web-{(2 * ROUNDS - 1) // 4}"}
+        assert not [w for w in n.admin("workers", "list", json=True)["workers"] if w["restarts"]]
