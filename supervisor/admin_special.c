@@ -152,13 +152,11 @@ void admin_print_decision(const json_t *d)
 		{"cached for", "valid_ms", ADMIN_MS}, {NULL, NULL, ADMIN_TEXT},
 	};
 	const json_t *trace = json_object_get(d, "trace");
-	const struct admin_column *from = columns;
-	static const struct admin_column accepted[] = {{"accepted", "accepted", ADMIN_TEXT}, {NULL, NULL, ADMIN_TEXT}};
-	if (json_is_true(json_object_get(d, "accepted"))) {
-		admin_pairs(stdout, d, accepted);
-		from = columns + 2;      /* status 0 says nothing more */
-	}
-	admin_pairs(stdout, d, from);
+	struct admin_column shown[sizeof(columns) / sizeof(columns[0])];
+	memcpy(shown, columns, sizeof(columns));
+	if (json_is_true(json_object_get(d, "accepted")))      /* status 0 says nothing more */
+		memmove(shown + 1, shown + 2, sizeof(columns) - 2 * sizeof(columns[0]));
+	admin_pairs(stdout, d, shown);
 	if (json_array_size(trace))
 		puts("\nwhy:");
 	for (size_t i = 0; i < json_array_size(trace); i++) {
