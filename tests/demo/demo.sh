@@ -100,7 +100,7 @@ echo "   nginx: two film servers over HTTP, and a shop over HTTPS with a file of
 start nginx nginx -p "$work/nginx" -c "$work/nginx/nginx.conf" -e "$work/nginx/error.log"
 echo "   MariaDB: a table of three films"
 mkdir "$work/mariadb/data"
-mariadb-install-db --no-defaults --datadir="$work/mariadb/data" --user="$(id -un)" --skip-test-db \
+mariadb-install-db --no-defaults --force --datadir="$work/mariadb/data" --user="$(id -un)" --skip-test-db \
 	--auth-root-authentication-method=normal --innodb-log-file-size=4M > "$work/mariadb/install.log" 2>&1 || fail "mariadb-install-db"
 start mariadb mariadbd --no-defaults --datadir="$work/mariadb/data" --user="$(id -un)" --socket="$work/mariadb/s" \
 	--port="$PORT_DB" --bind-address=127.0.0.1 --pid-file="$work/mariadb/pid" --skip-grant-tables --skip-name-resolve \

@@ -113,7 +113,7 @@ class MariaDB(_Program):
         data = self.folder / "data"
         data.mkdir(parents=True)
         user = f"--user={_own_user()}"
-        subprocess.run(["mariadb-install-db", "--no-defaults", f"--datadir={data}", user, "--skip-test-db",
+        subprocess.run(["mariadb-install-db", "--no-defaults", "--force", f"--datadir={data}", user, "--skip-test-db",
                         "--auth-root-authentication-method=normal", "--innodb-log-file-size=4M"],
                        check=True, capture_output=True)
         self.socket = self.folder / "s"
