@@ -31,11 +31,12 @@ class Load(threading.Thread):
         self.sock.sendall(b"POST http://web/digest HTTP/1.1\r\nHost: web\r\nContent-Length: %d\r\n%s\r\n%s"
                           % (len(body), b"" if self.keep else b"Connection: close\r\n", body))
         line = self.file.readline()
-        length, close = 0, not self.keep
+        length, close, why = 0, not self.keep, b""
         while (field := self.file.readline().strip().lower()):
+            why = field if field.startswith(b"proxy-status") else why
             length = int(field.split(b":")[1]) if field.startswith(b"content-length") else length
             close |= field == b"connection: close"
-        assert line.startswith(b"HTTP/1.1 200"), line
+        assert line.startswith(b"HTTP/1.1 200"), (line, why)
         assert self.file.read(length).endswith(b" %d\n" % len(body))
         if close:
             self.sock.close()

@@ -152,8 +152,6 @@ static void take_decision(struct flow *flow, struct decision *decision)
 	stats_add(decision->cluster_stats, STATS_CLUSTER_FLOWS, 1);
 	stats_add(decision->cluster_stats, STATS_CLUSTER_FLOWS_OPEN, 1);
 	flow->decided_under = flow->asked_under;
-	if (flow->asked_under != flow->tunnel->current->number)
-		redecide_late(flow->tunnel->redecide);
 	flow->asked_head = asked_new(flow->request);
 	fields_apply(flow->request, &decision->add_headers, &decision->remove_headers);
 	fields_forward(flow->request, flow->generation->config, flow->origin->carry,
@@ -162,16 +160,25 @@ static void take_decision(struct flow *flow, struct decision *decision)
 	flow_attempt(flow);
 }
 
+/* An answer from a generation that is no longer in force may name a cluster that is gone: it is asked anew. */
 static void on_decided(void *arg, struct decision *decision)
 {
 	struct flow *flow = arg;
 	flow_enter(flow);
-	take_decision(flow, decision);
+	if (decision && flow->asked_under != flow->tunnel->current->number) {
+		decision_unref(decision);
+		flow->query = NULL;
+		decide(flow);
+	} else {
+		take_decision(flow, decision);
+	}
 	flow_leave(flow);
 }
 
 static void decide(struct flow *flow)
 {
+	generation_unref(flow->generation);
+	flow->generation = generation_ref(flow->tunnel->current);
 	flow_set_state(flow, FLOW_STATE_ASKING);
 	flow->asked = now_us();
 	flow->asked_under = flow->tunnel->current->number;

@@ -217,13 +217,6 @@ void redecide_commit(struct redecide *r)
 		event_add(r->walk, &now);
 }
 
-void redecide_late(struct redecide *r)
-{
-	static const struct timeval now = {0};
-	if (r && !event_pending(r->again, EV_TIMEOUT, NULL))
-		event_add(r->again, &now);
-}
-
 void redecide_forget(struct redecide *r, const struct flow *flow)
 {
 	if (r && r->cursor == flow)

@@ -13,8 +13,6 @@ struct asked;
 struct redecide *redecide_new(struct tunnel *tunnel);
 /* tunnel->current is in force: every flow that was decided under another generation is asked about, in batches, later. */
 void redecide_commit(struct redecide *redecide);
-/* A flow got its first answer from a generation that is no longer in force. */
-void redecide_late(struct redecide *redecide);
 /* The flow's memory goes. */
 void redecide_forget(struct redecide *redecide, const struct flow *flow);
 
