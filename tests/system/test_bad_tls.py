@@ -161,12 +161,12 @@ def test_early_data_is_not_taken(target, watch, certs, tmp_path):
     early.write_bytes(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
     line = ["openssl", "s_client", "-connect", f"127.0.0.1:{target.overlay}", "-tls1_3", "-alpn", "h2", "-cert", str(crt),
             "-key", str(key), "-CAfile", str(certs.ca), "-servername", "ingress.example.net"]
-    first = subprocess.run([*line, "-sess_out", str(session)], input="", capture_output=True, text=True, timeout=20)
+    first = subprocess.run([*line, "-sess_out", str(session)], input="", capture_output=True, text=True, errors="replace", timeout=20)
     assert "Verify return code: 0" in first.stdout, first.stdout + first.stderr
     assert "Max Early Data: 0" in first.stdout or "Max Early Data" not in first.stdout, first.stdout
     if session.exists():
         again = subprocess.run([*line, "-sess_in", str(session), "-early_data", str(early)], input="", capture_output=True,
-                               text=True, timeout=20)
+                               text=True, errors="replace", timeout=20)
         assert "Early data was accepted" not in again.stdout, again.stdout
 
 
