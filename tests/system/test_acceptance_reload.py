@@ -36,7 +36,7 @@ class Load(threading.Thread):
             why = field if field.startswith(b"proxy-status") else why
             length = int(field.split(b":")[1]) if field.startswith(b"content-length") else length
             close |= field == b"connection: close"
-        assert line.startswith(b"HTTP/1.1 200"), (line, why)
+        assert line.startswith(b"HTTP/1.1 200"), f"{line} {why}"
         assert self.file.read(length).endswith(b" %d\n" % len(body))
         if close:
             self.sock.close()

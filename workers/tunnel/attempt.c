@@ -247,6 +247,11 @@ static void on_run(evutil_socket_t fd, short what, void *arg)
 		event_active(all->run, EV_TIMEOUT, 0);
 }
 
+void attempts_start_due(struct clusters *all)
+{
+	on_run(-1, 0, all);
+}
+
 struct attempt *cluster_open(struct clusters *all, const struct cluster_request *request)
 {
 	struct attempt *a = attempt_new(all);

@@ -359,6 +359,7 @@ static int cluster_number(const struct config *config, const char *name)
 
 void clusters_commit(struct clusters *all)
 {
+	attempts_start_due(all);   /* decided before the change: they go by the clusters of their decision */
 	struct generation *generation = all->tunnel->current;
 	const struct config *config = generation->config;
 	struct cluster *cluster, *next;

@@ -90,6 +90,8 @@ void endpoint_set_down(struct endpoint *endpoint, bool down, const char *reason)
 
 /* attempt.c */
 void attempts_init(struct clusters *clusters);
+/* Begins now what would begin in the next turn. */
+void attempts_start_due(struct clusters *clusters);
 void attempts_free(struct clusters *clusters);
 
 #endif
