@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FIRST_SIZE 2048u      /* head, first fields and first strings: one allocation that fits nearly every head */
-#define FIRST_FIELDS 20u
+#define FIRST_SIZE 1536u      /* head, first fields and first strings: one allocation that fits nearly every head */
+#define FIRST_FIELDS 16u
 #define BLOCK_SIZE 4096u
 
 struct head_block {

@@ -11,7 +11,7 @@
 struct resolver;
 struct resolve_query;
 
-#define RESOLVE_ADDRESSES 16
+#define RESOLVE_ADDRESSES 8
 struct resolved {
 	union resolve_address v[RESOLVE_ADDRESSES];   /* ports 0 */
 	unsigned n;
