@@ -131,8 +131,8 @@ for part; do
 	$part
 	echo "== $part: $((SECONDS - began)) s"
 done
-for line in "${skips[@]}"; do echo "SKIPPED: $line"; done
-for line in "${failures[@]}"; do echo "FAILED: $line"; done
+for line in "${skips[@]}"; do echo "SKIPPED: ${line:0:200}"; done
+for line in "${failures[@]}"; do echo "FAILED: ${line:0:200}"; done
 [ $((passed + failed)) -gt 0 ] || { echo "nothing ran"; failed=1; }
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]
