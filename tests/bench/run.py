@@ -3,6 +3,7 @@
 
     run.py [PART...]      bulk latency requests late memory (default: all)
     QUICK=1               fewer and shorter rounds       PEERS="nghttpx haproxy hermes"   some only
+    BENCH_MB=2048         size of a bulk transfer
 
 Client and server share one core, the proxies the other, in namespaces joined by veth at MTU 1500; for latency all is on one
 core. Rounds are interleaved: every proxy once, then again. Figures: median of the rounds, spread in JSON."""
@@ -22,7 +23,7 @@ from table import ROWS, goal_here, print_tables
 
 QUICK = os.environ.get("QUICK") not in (None, "", "0")
 ROUNDS = 3 if QUICK else 5
-BULK = (256 << 20) if QUICK else (2 << 30)
+BULK = int(os.environ.get("BENCH_MB", 256 if QUICK else 2048)) << 20
 PINGS = 5000 if QUICK else 30000
 DIRECT = ("tcp", World.address("cs"), lab.SERVER_PORT, "direct:1")
 DIRECT_TLS = ("tls", World.address("cs"), lab.TLS_PORT, "direct:1")
