@@ -66,12 +66,13 @@ def test_round_robin_by_weight(proxy, backends):
 
 def test_least_request(proxy, backends):
     a, b = backends(2)
-    a.delay = 3
+    a.delay = 6
     n = proxy([cluster([a.endpoint, b.endpoint], balance="least_request")])
     slow = [threading.Thread(target=ask, args=(n, "/sleep")) for _ in range(4)]
     for thread in slow:       # some of them hang on a; b answers at once
         thread.start()
-    wait_for(lambda: a.asked > 0, message="a busy")
+    # those that b answered have ended, the others hang on a: no request is under way elsewhere
+    wait_for(lambda: 0 < a.asked == sum(thread.is_alive() for thread in slow), message="a busy")
     assert {who(n) for _ in range(10)} == {1}
     for thread in slow:
         thread.join()
