@@ -102,6 +102,8 @@ static void stop(void *arg, unsigned drain_ms)
 	worker_exit(f->worker);
 }
 
+static char *volatile grown;   /* what nobody reads, the compiler would not even allocate */
+
 static void misbehave(const char *what)
 {
 	volatile unsigned sum = 0;
@@ -117,7 +119,7 @@ static void misbehave(const char *what)
 	else if (!strncmp(what, "lie@", 4))
 		(void)!write(WORKER_SUPERVISOR_FD, "\x91\xcc\xff garbage", 12);
 	else if (!strncmp(what, "grow@", 5))
-		memset(malloc(80u << 20), 1, 80u << 20);
+		memset(grown = malloc(80u << 20), 1, 80u << 20);
 	else if (!strncmp(what, "loop@", 5))
 		for (;;)
 			sum++;
