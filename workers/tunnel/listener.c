@@ -243,26 +243,3 @@ void listeners_drain(struct listeners *ls)
 		bound_close(b);
 	connections_drain();
 }
-
-unsigned listeners_connections(const struct listeners *ls)
-{
-	unsigned n = 0;
-	for (const struct bound *b = ls->bound; b; b = b->next)
-		n += b->connections;
-	return n;
-}
-
-void listeners_free(struct listeners *ls)
-{
-	if (!ls)
-		return;
-	pending_drop(ls, UINT64_MAX);
-	while (ls->bound) {
-		struct bound *b = ls->bound;
-		ls->bound = b->next;
-		b->listed = false;
-		bound_close(b);
-		bound_release(b);
-	}
-	free(ls);
-}

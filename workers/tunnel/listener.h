@@ -15,7 +15,6 @@ struct listener {
 };
 
 struct listeners *listeners_new(struct tunnel *tunnel);
-void listeners_free(struct listeners *listeners);
 /* A bound socket for `generation` (LISTENER message); owns fd. */
 void listeners_add(struct listeners *listeners, uint64_t generation, const char *name, int fd);
 /* Every listener of config has its socket; else a reason. */
@@ -23,8 +22,7 @@ int listeners_prepare(struct listeners *listeners, const struct config *config, 
 /* tunnel->current is in force: listens on its sockets, closes the others; their connections live on, but drain. */
 void listeners_commit(struct listeners *listeners, uint64_t generation);
 void listeners_abort(struct listeners *listeners, uint64_t generation);
-/* No more accepts; connections finish what they do. Returns at once; listeners_idle tells when all are gone. */
+/* No more accepts; connections finish what they do. Returns at once. */
 void listeners_drain(struct listeners *listeners);
-unsigned listeners_connections(const struct listeners *listeners);
 
 #endif

@@ -42,7 +42,7 @@ struct state {
 
 /* --- configuration --------------------------------------------------------------------------------------------------- */
 
-static void use_table(struct state *s, struct generation *g, int fd)
+static void use_table(struct generation *g, int fd)
 {
 	struct endpoint_table *table = endpoint_table_map(fd, g->config);
 	if (!table) {
@@ -52,7 +52,6 @@ static void use_table(struct state *s, struct generation *g, int fd)
 	if (g->endpoints)
 		endpoint_table_free(g->endpoints);
 	g->endpoints = table;
-	(void)s;
 }
 
 static int prepare(void *arg, uint64_t number, struct config *config, char *error, size_t size)
@@ -75,7 +74,7 @@ static int prepare(void *arg, uint64_t number, struct config *config, char *erro
 	generation_unref(t->next);
 	t->next = g;
 	if (s->table_fd >= 0 && s->table_generation == number) {
-		use_table(s, g, s->table_fd);
+		use_table(g, s->table_fd);
 		close(s->table_fd);
 		s->table_fd = -1;
 	}
@@ -119,7 +118,7 @@ static void take_table(struct state *s, uint64_t generation, int *fd)
 	struct generation *g = t->next && t->next->number == generation ? t->next :
 	                       t->current && t->current->number == generation ? t->current : NULL;
 	if (g)
-		return use_table(s, g, *fd);
+		return use_table(g, *fd);
 	if (s->table_fd >= 0)
 		close(s->table_fd);
 	s->table_fd = *fd;

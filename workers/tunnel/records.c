@@ -62,11 +62,3 @@ struct records *records_new(struct tunnel *tunnel)
 	r->tunnel = tunnel;
 	return r;
 }
-
-void records_free(struct records *r)
-{
-	if (!r)
-		return;
-	event_free(r->timer);
-	free(r);
-}

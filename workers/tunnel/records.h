@@ -6,7 +6,6 @@
 
 struct records;
 struct records *records_new(struct tunnel *tunnel);
-void records_free(struct records *records);
 /* Encodes at once; sent with others within 100 ms. Dropped, and counted, while telemetry does not keep up. */
 void records_add(struct records *records, const struct ipc_flow_record *record);
 void records_flush(struct records *records);

@@ -188,15 +188,25 @@ static void fail_tls(struct transport *t)
 
 /* --- writing --------------------------------------------------------------------------------------------------------- */
 
-static void wrote(struct transport *t, size_t n)
+/* What a send of `want` bytes came to: the bytes that the socket took, 0 where it took none. */
+static size_t sent(struct transport *t, ssize_t done, size_t want)
 {
-	chunks_drop(&t->out, n);
+	if (done < 0) {
+		if (errno == EAGAIN)
+			t->writable = false;
+		else if (errno != EINTR)
+			fail_errno(t, errno);
+		return 0;
+	}
+	if ((size_t)done < want)
+		t->writable = false;
 	t->progress_us = now_us();
+	return (size_t)done;
 }
 
 static void write_plain(struct transport *t)
 {
-	while (t->out.head && t->writable) {
+	while (t->out.head && t->writable && !t->broken_due) {
 		struct iovec iov[IOVECS];
 		int n = 0;
 		size_t want = 0;
@@ -205,17 +215,7 @@ static void write_plain(struct transport *t)
 			want += c->length;
 		}
 		struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)n};
-		ssize_t done = sendmsg(t->fd, &msg, MSG_NOSIGNAL);
-		if (done < 0) {
-			if (errno == EAGAIN)
-				t->writable = false;
-			else if (errno != EINTR)
-				return fail_errno(t, errno);
-			continue;
-		}
-		if ((size_t)done < want)
-			t->writable = false;
-		wrote(t, (size_t)done);
+		chunks_drop(&t->out, sent(t, sendmsg(t->fd, &msg, MSG_NOSIGNAL), want));
 	}
 }
 
@@ -223,21 +223,10 @@ static void write_plain(struct transport *t)
 static void write_tls(struct transport *t)
 {
 	for (;;) {
-		while (tls_window_pending(&t->window) > 0 && t->writable) {
+		while (tls_window_pending(&t->window) > 0 && t->writable && !t->broken_due) {
 			size_t length;
 			const uint8_t *data = tls_window_peek(&t->window, &length);
-			ssize_t done = send(t->fd, data, length, MSG_NOSIGNAL);
-			if (done < 0) {
-				if (errno == EAGAIN)
-					t->writable = false;
-				else if (errno != EINTR)
-					return fail_errno(t, errno);
-				continue;
-			}
-			if ((size_t)done < length)
-				t->writable = false;
-			tls_window_consume(&t->window, (size_t)done);
-			t->progress_us = now_us();
+			tls_window_consume(&t->window, sent(t, send(t->fd, data, length, MSG_NOSIGNAL), length));
 		}
 		if (tls_window_pending(&t->window) > 0 || !t->out.head || t->state < OPEN)
 			return;
@@ -712,9 +701,4 @@ void transport_set_striped(struct transport *t, bool striped)
 SSL *transport_ssl(const struct transport *t)
 {
 	return t->ssl;
-}
-
-int transport_fd(const struct transport *t)
-{
-	return t->fd;
 }

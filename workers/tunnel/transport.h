@@ -56,7 +56,6 @@ void transport_free(struct transport *transport, bool reset);
 void transport_linger(struct transport *transport);
 
 SSL *transport_ssl(const struct transport *transport);
-int transport_fd(const struct transport *transport);
 /* Whole connection times out without progress of any kind for ms (0: never): broken(READ_TIMEOUT). */
 void transport_set_timeout(struct transport *transport, unsigned ms);
 
