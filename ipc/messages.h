@@ -96,7 +96,15 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
 	M(FLOW_RECORD, flow_record, IPC_TUN, IPC_TELE, IPC_FD_NONE)                                                   \
 	/* administration: hermes-admin to supervisor, and supervisor to the worker that knows */                     \
 	M(ADMIN_REQUEST, admin_request, IPC_ADM | IPC_SUP, IPC_SUP | IPC_WORKERS, IPC_FD_OPTIONAL)                    \
-	M(ADMIN_REPLY, admin_reply, IPC_SUP | IPC_WORKERS, IPC_ADM | IPC_SUP, IPC_FD_OPTIONAL)
+	M(ADMIN_REPLY, admin_reply, IPC_SUP | IPC_WORKERS, IPC_ADM | IPC_SUP, IPC_FD_OPTIONAL)                        \
+	/* TUN devices, sockets that need CAP_NET_ADMIN, streams between tunnel workers */                            \
+	M(TUN_QUEUE, tun_queue, IPC_SUP | IPC_BIT(IPC_TUN_BRIDGE), IPC_SUP | IPC_TUN | IPC_BIT(IPC_TUN_BRIDGE),       \
+	  IPC_FD_OPTIONAL)                                                                                            \
+	M(TUN_ADDRESSES, tun_addresses, IPC_SUP | IPC_TUN, IPC_SUP | IPC_BIT(IPC_TUN_BRIDGE), IPC_FD_NONE)            \
+	M(SOCKET_WANTED, socket_wanted, IPC_SUP | IPC_TUN, IPC_SUP | IPC_BIT(IPC_TUN_BRIDGE), IPC_FD_NONE)            \
+	M(SOCKET_MADE, socket_made, IPC_SUP | IPC_BIT(IPC_TUN_BRIDGE), IPC_SUP | IPC_TUN, IPC_FD_OPTIONAL)            \
+	M(LINK_WANTED, link_wanted, IPC_TUN, IPC_SUP, IPC_FD_NONE)                                                    \
+	M(WORKER_LINK, worker_link, IPC_SUP, IPC_TUN, IPC_FD_ONE)
 
 /* First on every channel, both ways. `index` tells workers of one role apart (0...). */
 #define IPC_FIELDS_hello(F) F(U32, schema) F(STR, version) F(U32, role) F(U32, index) F(U32, pid)
@@ -147,12 +155,14 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
 /* The request's attributes as the decision may examine them. tunnel: who asked (IPC_EXPLAIN: the supervisor, for
  * `route explain` and `policy explain`; the answer then carries trace). deadline: CLOCK_MONOTONIC ms.
  * peer: the node that the client certificate names, or NULL. source: the address without port. headers: those that the
- * loaded configuration names (config.examined), lower case. Inner packets (issue 3) use protocol, destination, ports. */
+ * loaded configuration names (config.examined), lower case. inner: it is about a packet flow inside the tunnel that the other
+ * fields describe (ip_port: the destination's, 0: none); router then answers what policy says and needs no route. */
 #define IPC_EXPLAIN UINT32_MAX
 #define IPC_FIELDS_question(F)                                                                                        \
 	F(U64, id) F(U64, generation) F(U32, tunnel) F(U64, deadline)                                                 \
 	F(STR, listener) F(STR, peer) F(STR, user) F(STR, method) F(STR, protocol) F(STR, scheme) F(STR, authority)   \
-	F(STR, path) F(STR, source) F(PAIRS, headers) F(I64, now)
+	F(STR, path) F(STR, source) F(PAIRS, headers) F(I64, now)                                                     \
+	F(BOOL, inner) F(U32, ip_protocol) F(STR, ip_source) F(STR, ip_destination) F(U32, ip_port)
 /* The question, what policy says of it, and the headers that it adds. status 0: allowed; else the HTTP status to answer
  * with, error and detail for Proxy-Status. valid_ms: how long this may be cached (0: not at all). */
 #define IPC_FIELDS_assessed(F)                                                                                        \
@@ -189,6 +199,23 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
  * asked for a list, a comma-separated sequence of objects without brackets, which the supervisor joins; a reply too
  * large for one datagram comes as a memfd beside an empty json. error: for people. more: further replies follow. */
 #define IPC_FIELDS_admin_reply(F) F(U64, id) F(U32, status) F(STR, json) F(STR, error) F(BOOL, more)
+
+/* One queue of a TUN device. tun-bridge sends each that it opened to the supervisor, before PREPARED; the supervisor keeps a
+ * duplicate and hands it to the tunnel worker that owns the device, before COMMIT, and again to one that replaces it. To a new
+ * tun-bridge the supervisor sends, before its first PREPARE, one without a descriptor for each device that it holds: that
+ * device is there and its queues are open. offload: TUN_F_* bits that are on; the queue speaks a virtio_net_hdr of 10 bytes. */
+#define IPC_FIELDS_tun_queue(F)                                                                                       \
+	F(U64, generation) F(STR, device) F(U32, queue) F(U32, queues) F(U32, mtu) F(U32, offload)
+/* Addresses ("10.8.0.2/32") and routes ("128.252.0.0/16") that the far end gave to a device with `addresses: assigned`; they
+ * replace those told before. By way of the supervisor. */
+#define IPC_FIELDS_tun_addresses(F) F(STR, device) F(STRS, addresses) F(STRS, routes)
+/* A UDP socket bound to a foreign address (IP_TRANSPARENT), for answers of captured flows. tunnel: who wants it. address:
+ * "192.0.2.1:53" or "[2001:db8::1]:53". By way of the supervisor, both. error: why there is none. */
+#define IPC_FIELDS_socket_wanted(F) F(U32, tunnel) F(U64, id) F(STR, address)
+#define IPC_FIELDS_socket_made(F) F(U32, tunnel) F(U64, id) F(STR, error)
+/* The tunnel worker wants a stream to the worker `index`; both get an end of a socket pair, told apart by `client`. */
+#define IPC_FIELDS_link_wanted(F) F(U32, index)
+#define IPC_FIELDS_worker_link(F) F(U32, index) F(BOOL, client)
 
 /* --- what comes from the lists ------------------------------------------------------------------------------------ */
 

@@ -56,8 +56,13 @@ struct config_limits {            /* of a listener; defaults in config_schema.c,
 	uint32_t header_timeout;      /* until a request's head is complete */
 	uint32_t handshake_timeout;
 	uint32_t idle_timeout;        /* connection without flows */
+	uint32_t flows;               /* accept udp, socks5, transparent: UDP flows per tunnel worker */
 	uint32_t abuse_events;        /* resets, SETTINGS, PING, empty frames etc. per 10 s before GOAWAY */
 };
+
+/* What a transparent listener takes, by nftables rules: TCP, UDP or both to these destinations and ports (none: all), passing
+ * through this machine, or with `local` begun on it by others than Hermes itself. */
+struct config_capture { bool tcp, udp, local; struct config_prefixes destinations, exclude; uint16_t port_low, port_high; };
 
 struct config_listener {
 	char *name;
@@ -71,6 +76,7 @@ struct config_listener {
 	struct config_tls tls;
 	struct config_peer *peers; size_t n_peers;
 	struct config_limits limits;
+	struct config_capture capture;  /* accept transparent */
 };
 
 struct config_endpoint { struct config_address address; uint32_t weight; };
@@ -169,7 +175,22 @@ struct config_policy {
 struct config_log { char *to; bool json; bool start; };
 struct config_telemetry { struct config_address metrics; struct config_log *access_log; size_t n_access_log; };
 
-struct config_tunnel { char *name; struct config_strs addresses; bool assigned; };   /* TUN devices: issue 3 extends */
+/* Split tunnelling: packets to `prefix` enter the overlay as CONNECT-IP to it, or, where over_udp names a target, as payload of
+ * CONNECT-UDP to that (for peers without CONNECT-IP). */
+struct config_network { struct config_prefix prefix; struct config_pairs add_headers; struct config_address over_udp; };
+
+/* A TUN device. addresses: "10.8.0.2/32", host bits allowed; assigned: what the far end gives. exclude: prefixes inside networks
+ * that keep their way outside. nat of a cluster and `networks` of a device exclude nothing of each other. */
+struct config_tunnel {
+	char *name;                   /* at most 15 bytes */
+	struct config_strs addresses; bool assigned;
+	uint32_t mtu;                 /* 1280 to 65535 */
+	uint32_t queues;              /* 1 to 8 */
+	bool offload;                 /* segmentation offload, where the kernel has it */
+	struct config_network *networks; size_t n_networks;
+	struct config_prefixes exclude;
+	bool require_user;
+};
 
 struct config_admin { struct config_strs read, operate, administer; };  /* users, or "group:NAME" */
 
@@ -178,6 +199,10 @@ struct config {
 	uint32_t tunnel_workers;      /* 0: one per CPU, at most 8 */
 	uint32_t max_hops;            /* Via entries of ours before 508 */
 	uint64_t memory;              /* bytes of payload that one tunnel worker may buffer */
+	uint64_t datagram_queue;      /* bytes per flow that wait to become capsules */
+	uint32_t datagram_age;        /* ms that they may wait */
+	uint32_t resume_timeout;      /* ms that a tunnel between Hermes ends outlives the connection under it; 0: not at all */
+	uint32_t resume_bytes;        /* sent and not acknowledged, kept to be sent again */
 	uint32_t replay_bytes;        /* request body kept for a retry */
 	uint32_t cache_entries;       /* of the decision cache */
 	uint32_t worker_rss;          /* bytes >> 20; a worker above is replaced; 0: off */
@@ -197,7 +222,7 @@ struct config {
 
 	/* Derived by the compiler, sent along: what a decision can examine (the decision cache's key), and the overlay's own
 	 * headers (everything that a listener or policy adds, and overlay_headers). Sorted, unique. */
-	struct { bool listener, peer, user, method, protocol, scheme, authority, path, source, time, all_headers; } examines;
+	struct { bool listener, peer, user, method, protocol, scheme, authority, path, source, time, all_headers, ip; } examines;
 	struct config_strs examined_headers;
 	struct config_strs internal_headers;
 

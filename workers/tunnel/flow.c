@@ -224,6 +224,8 @@ static void pass_final(struct flow *flow, struct head *response, bool end)
 	fields_response(response, flow->generation->config, flow->out->ops->kind);
 	flow_set_state(flow, FLOW_STATE_STREAMING);
 	flow->head_sent = true;
+	if (open)
+		flow_tunnel_agree(flow, response);
 	forget_request(flow);
 	if (!open && end)
 		flow->down.ended = true;
@@ -233,6 +235,8 @@ static void pass_final(struct flow *flow, struct head *response, bool end)
 	if (flow->down.ended)
 		flow->down.finished = true;
 	flow_arm(flow);
+	if (open)
+		flow_tunnel_joined(flow);
 	check_end(flow);
 }
 

@@ -234,6 +234,7 @@ void flow_opened(struct flow *flow, struct leg *leg)
 	flow->out_ready = true;
 	bool end = flow->request_end_first && !flow->connect;
 	flow->up.finished = end;
+	flow_tunnel_offer(flow);
 	leg->ops->head(leg, flow->request, end);
 	if (flow->state != FLOW_STATE_ENDED && flow->out)
 		flow_pump(flow, true);

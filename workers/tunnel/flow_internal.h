@@ -12,6 +12,7 @@
 #include "workers/tunnel/cluster.h"
 #include "workers/tunnel/flow.h"
 #include "workers/tunnel/listener.h"
+#include "workers/tunnel/tunnel_header.h"
 
 #define FLOW_STATES(S) S(BEGINNING) S(PROVING) S(ASKING) S(OPENING) S(WAITING) S(STREAMING) S(BACKING_OFF) S(ENDED)
 enum flow_state {
@@ -59,6 +60,8 @@ struct flow {
 	bool tunnel_open;
 	bool head_sent;               /* the final response head went to the in leg */
 	bool out_ready;               /* the out leg has the request's head */
+	struct tunnel_header asked_tunnel;   /* UDP and IP tunnels: what the client end asked for (flow_tunnel.c) */
+	struct join join;             /* what the ends agreed on */
 	/* For the record; outlive the request's head. */
 	char *method, *protocol, *authority, *path;
 	struct event timer;
@@ -86,6 +89,14 @@ bool flow_may_speak(const struct flow *flow);
 bool flow_retry(struct flow *flow, enum flow_error error, unsigned status);
 void flow_arm(struct flow *flow);
 void flow_on_timer(evutil_socket_t fd, short what, void *arg);
+
+/* flow_tunnel.c: what two Hermes ends of a UDP or IP tunnel agree on. All do nothing for other flows. */
+/* Before the request goes to the out leg: the client end offers, the far end keeps what it was offered. */
+void flow_tunnel_offer(struct flow *flow);
+/* Before the response that opens the tunnel goes to the in leg. */
+void flow_tunnel_agree(struct flow *flow, struct head *response);
+/* After it did: both legs may move datagrams. */
+void flow_tunnel_joined(struct flow *flow);
 
 /* flow_end.c */
 /* The access log's record of a flow that goes on its way, where one is configured. */

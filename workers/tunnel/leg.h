@@ -50,6 +50,11 @@ enum flow_error {
 	FLOW_ERROR_COUNT
 };
 
+struct join {
+	bool fresh;                   /* the far end is not the one of before: say again what it must know */
+	bool segments;                /* the far end takes CONTEXT_SEGMENTS */
+};
+
 struct leg_ops {
 	const char *kind;             /* for logs: "h2", "tcp", ... */
 	/* Out leg: the request (once, first). In leg: a response head (1xx: more follow). Copies what it needs. end: no
@@ -68,6 +73,10 @@ struct leg_ops {
 	void (*close)(struct leg *leg, enum flow_error error);
 	/* Bytes that it took and that have not left yet. NULL: none ever wait. */
 	size_t (*waiting)(const struct leg *leg);
+	/* Legs that end a capsule stream (udp, ip; capsule.h), NULL for all others: the tunnel is open, or it goes on over another
+	 * way. What send() takes from now on begins a capsule, and so must what it gives with flow_data(); before the first call
+	 * it gives none (it queues, datagram_queue.h). In legs hear of it after head(), out legs after their own flow_head(). */
+	void (*joined)(struct leg *leg, const struct join *join);
 };
 
 /* Embedded first in every leg implementation. */

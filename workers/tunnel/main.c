@@ -13,6 +13,7 @@
 #include "workers/tunnel/ask.h"
 #include "workers/tunnel/auth.h"
 #include "workers/tunnel/cluster.h"
+#include "workers/tunnel/device.h"
 #include "workers/tunnel/files.h"
 #include "workers/tunnel/flow_json.h"
 #include "workers/tunnel/flow_redecide.h"
@@ -23,6 +24,8 @@
 #include "workers/tunnel/resolve.h"
 #include "workers/tunnel/slab.h"
 #include "workers/tunnel/tls.h"
+#include "workers/tunnel/udp_io.h"
+#include "workers/tunnel/worker_link.h"
 
 #define STATS_SETS 4096
 #define FLOWS_LISTED 10000
@@ -95,6 +98,7 @@ static void commit(void *arg, uint64_t number)
 	ask_commit(t->ask);
 	clusters_commit(t->clusters);
 	listeners_commit(t->listeners, number);
+	devices_commit(t->devices);
 	redecide_commit(t->redecide);
 	log_info("configuration in force", "generation=%llu", (unsigned long long)number);
 }
@@ -103,6 +107,7 @@ static void abort_(void *arg, uint64_t number)
 {
 	struct state *s = arg;
 	listeners_abort(s->tunnel.listeners, number);
+	devices_abort(s->tunnel.devices, number);
 	files_forget(s->files, number);
 	if (!s->tunnel.next || s->tunnel.next->number != number)
 		return;
@@ -181,6 +186,8 @@ static void administer(struct state *s, const struct ipc_admin_request *request)
 		flow_json(t, strtoull(request->args.v[0], NULL, 10), &json);
 	else if (strcmp(request->verb, "clusters pools") == 0)
 		clusters_json(t->clusters, &json);
+	else if (strcmp(request->verb, "tunnels list") == 0)
+		devices_json(t->devices, &json);
 	else
 		status = 2;
 	worker_reply(t->worker, request->id, status, json.data ? json.data : "", status ? "unknown verb" : NULL);
@@ -217,6 +224,14 @@ static void from_supervisor(void *arg, enum ipc_type type, const union ipc_any *
 		break;
 	case IPC_MSG_FILE:
 		take_file(s, &message->file, *fd);
+		break;
+	case IPC_MSG_TUN_QUEUE:
+		devices_add_queue(s->tunnel.devices, &message->tun_queue, *fd);
+		*fd = -1;
+		break;
+	case IPC_MSG_WORKER_LINK:
+		worker_links_take(s->tunnel.links, message->worker_link.index, message->worker_link.client, *fd);
+		*fd = -1;
 		break;
 	case IPC_MSG_ADMIN_REQUEST:
 		administer(s, &message->admin_request);
@@ -257,6 +272,7 @@ static void stop(void *arg, unsigned drain_ms)
 	s->tunnel.draining = true;
 	s->drain_until = now_us() + (uint64_t)drain_ms * 1000;
 	listeners_drain(s->tunnel.listeners);
+	devices_drain(s->tunnel.devices);
 	struct timeval check = {.tv_usec = DRAIN_CHECK_MS * 1000};
 	event_add(s->drain, &check);
 }
@@ -280,6 +296,9 @@ int main(int argc, char **argv)
 	t->resolver = resolver_new(t->base);
 	t->clusters = clusters_new(t);
 	t->listeners = listeners_new(t);
+	t->devices = devices_new(t);
+	t->links = worker_links_new(t);
+	t->udp = udp_sender_new();
 	t->records = records_new(t);
 	t->auth = auth_new(t->base);
 	s.tick = event_new(t->base, -1, EV_PERSIST, on_tick, &s);

@@ -29,6 +29,9 @@ struct tunnel {
 	struct resolver *resolver;
 	struct clusters *clusters;
 	struct listeners *listeners;
+	struct devices *devices;      /* TUN devices that this worker owns */
+	struct worker_links *links;   /* streams to the node's other tunnel workers */
+	struct udp_sender *udp;       /* one for all UDP sockets */
 	struct records *records;      /* access records on their way to telemetry */
 	struct auth *auth;            /* users: proof of passwords */
 	struct ipc_channel *policy, *router, *telemetry;   /* NULL while absent */

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A UDP socket towards a target as a leg: it ends a CONNECT-UDP tunnel (RFC 9298 3.1). Its sibling for UDP listeners is
+ * udp_listener.h. Implements leg_ops.joined: capsules both ways. */
+#ifndef HERMES_TUNNEL_LEG_UDP_H
+#define HERMES_TUNNEL_LEG_UDP_H
+
+#include "workers/tunnel/flow.h"
+#include "workers/tunnel/tunnel.h"
+
+/* Takes over fd (connected, non-blocking, set up). It answers the flow's request with 200 (masque_response) and moves
+ * datagrams. After finish() it goes on handing up what comes for UDP_LINGER_MS without traffic, then ends its side. ICMP
+ * unreachable ends the flow (FLOW_CONNECT_REFUSED, FLOW_UNROUTABLE). gone(arg) (may be NULL): the leg is no more. */
+#define UDP_LINGER_MS 500u
+struct leg *udp_leg_new(struct tunnel *tunnel, int fd, struct flow *flow, void (*gone)(void *arg), void *arg);
+
+#endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Batches of datagrams in and out of UDP sockets: recvmmsg with UDP_GRO, sendmmsg with UDP_SEGMENT (GSO), both probed. */
+#ifndef HERMES_TUNNEL_UDP_IO_H
+#define HERMES_TUNNEL_UDP_IO_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <sys/uio.h>
+
+#include "workers/tunnel/resolve_address.h"
+
+#define UDP_BATCH 32u                 /* messages per system call */
+#define UDP_PAYLOAD_MAX 65527u        /* RFC 9298 5 */
+#define UDP_SEGMENTS_MAX 64u          /* per message (the kernel's UDP_MAX_SEGMENTS) */
+
+/* Don't-fragment, ECN not-ECT, GRO on, buffers of 1 MiB, IP_PKTINFO where asked (wildcard listeners answer from the address
+ * that they were asked at), IP_RECVORIGDSTADDR where asked (transparent), IP_RECVERR for connected ones. 0 or -errno. */
+enum { UDP_PKTINFO = 1, UDP_ORIGINAL = 2, UDP_CONNECTED = 4 };
+int udp_setup(int fd, int family, unsigned flags);
+
+/* Datagrams from one peer in one piece of memory: length bytes, each `segment` long, the last may be shorter. segment 0 with
+ * length 0: one empty datagram. data lives until the next call of udp_receive(). */
+struct udp_received {
+	const uint8_t *data;
+	uint32_t length, segment;
+	const struct sockaddr_storage *from;  /* NULL: connected */
+	const struct sockaddr_storage *to;    /* local address by UDP_PKTINFO or UDP_ORIGINAL (with port); NULL: not known */
+};
+/* Returns how many were received (at most max, itself at most UDP_BATCH), 0 when none waits, or -errno (a pending ICMP
+ * error of a connected socket: -ECONNREFUSED etc.). */
+int udp_receive(int fd, struct udp_received *out, unsigned max);
+
+/* Outgoing. A queue of this turn's datagrams as pieces of memory that others own; equal-sized neighbours to the same peer
+ * leave as one GSO message. */
+struct udp_sender;
+struct udp_sender *udp_sender_new(void);    /* one per worker */
+void udp_sender_free(struct udp_sender *sender);
+/* Adds one datagram (segment 0) or a run of them. to NULL: connected; from NULL: the socket's own. Pieces must live until
+ * udp_flush(). False: the batch is full, flush first. */
+bool udp_add(struct udp_sender *sender, const struct sockaddr_storage *to, const struct sockaddr_storage *from,
+             const struct iovec *pieces, unsigned n, uint32_t segment);
+/* Sends. *sent: datagrams (runs count each) that the kernel took; *too_long: those dropped because they exceed the path's
+ * MTU (EMSGSIZE). Returns 0, -EAGAIN (the socket's buffer is full: the rest stays queued only if the caller adds it again) or
+ * -errno of a peer's ICMP error. Empties the queue; *taken: how many udp_add() calls were sent whole. */
+int udp_flush(struct udp_sender *sender, int fd, unsigned *taken, unsigned *sent, unsigned *too_long);
+
+#endif

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* UDP sockets that programs send to (accept: udp, accept: transparent, SOCKS5 UDP ASSOCIATE): one socket per tunnel worker, a
+ * table of flows by client address and port in user space; each entry is the in leg of a CONNECT-UDP flow. */
+#ifndef HERMES_TUNNEL_UDP_LISTENER_H
+#define HERMES_TUNNEL_UDP_LISTENER_H
+
+#include "workers/tunnel/listener.h"
+
+struct udp_listener;
+
+/* Takes over fd (bound). listener outlives it and every origin that it makes (held(arg, +1 or -1) is called as flows begin and
+ * end). */
+struct udp_listener *udp_listener_new(struct tunnel *tunnel, struct listener *listener, int fd,
+                                      void (*held)(void *arg, int change), void *arg);
+/* Reads no more; its flows live on (their answers still leave through the socket) until they end. */
+void udp_listener_close(struct udp_listener *listener);
+
+#endif
