@@ -143,7 +143,8 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
  * unchanged: the document is what is already in force; nothing to prepare. */
 #define IPC_FIELDS_config_compiled(F)                                                                                 \
 	F(U64, id) F(U64, generation) F(STR, digest) F(STRS, errors) F(STRS, warnings) F(BOOL, unchanged)
-#define IPC_FIELDS_config_prepare(F) F(U64, generation)
+/* tunnels: how many tunnel workers there are under this configuration (who owns which TUN device: ipc/owner.h). */
+#define IPC_FIELDS_config_prepare(F) F(U64, generation) F(U32, tunnels)
 /* error: NULL when prepared */
 #define IPC_FIELDS_config_prepared(F) F(U64, generation) F(STR, error)
 /* Make generation the one in force (synced to disk before STORED), or, with refused set, record why it was not. */

@@ -27,6 +27,7 @@ struct worker {
 	struct ipc_channel *supervisor;
 	struct stats *stats;
 	uint64_t prepared;        /* generation that waits for COMMIT or ABORT; 0: none */
+	unsigned tunnels, tunnels_prepared;
 };
 
 /* There is one; kept here so that no leak checker misses it. volatile: the compiler drops what nobody reads. */
@@ -58,14 +59,16 @@ static bool prepare(struct worker *w, uint64_t generation, int fd, char *error, 
 }
 
 /* One generation is prepared at a time: a second one takes the place of a first that was never decided. */
-static void on_prepare(struct worker *w, uint64_t generation, int fd)
+static void on_prepare(struct worker *w, const struct ipc_config_prepare *m, int fd)
 {
+	uint64_t generation = m->generation;
 	char error[512] = "";
 	abort_prepared(w);
 	bool ok = prepare(w, generation, fd, error, sizeof(error));
-	if (ok)
+	if (ok) {
 		w->prepared = generation;
-	else if (!*error)
+		w->tunnels_prepared = m->tunnels;
+	} else if (!*error)
 		snprintf(error, sizeof(error), "refused");
 	struct ipc_config_prepared answer = {.generation = generation, .error = ok ? NULL : error};
 	ipc_send(w->supervisor, IPC_MSG_CONFIG_PREPARED, &answer, -1);
@@ -78,6 +81,7 @@ static void on_commit(struct worker *w, uint64_t generation)
 		return;
 	}
 	w->prepared = 0;
+	w->tunnels = w->tunnels_prepared;
 	if (w->callbacks->commit)
 		w->callbacks->commit(w->arg, generation);
 }
@@ -128,7 +132,7 @@ static void on_message(struct ipc_channel *ch, enum ipc_type type, const union i
 			log_warn("log level unknown", "value=%s", log_value(m->log_level.level));
 		break;
 	case IPC_MSG_PEER: on_peer(w, &m->peer, fd); break;
-	case IPC_MSG_CONFIG_PREPARE: on_prepare(w, m->config_prepare.generation, *fd); break;
+	case IPC_MSG_CONFIG_PREPARE: on_prepare(w, &m->config_prepare, *fd); break;
 	case IPC_MSG_CONFIG_COMMIT: on_commit(w, m->config_commit.generation); break;
 	case IPC_MSG_CONFIG_ABORT:
 		if (m->config_abort.generation == w->prepared)
@@ -236,6 +240,11 @@ struct stats *worker_stats(struct worker *w)
 unsigned worker_index(const struct worker *w)
 {
 	return w->index;
+}
+
+unsigned worker_tunnels(const struct worker *w)
+{
+	return w->tunnels ? w->tunnels : 1;      /* a release that did not say had no devices */
 }
 
 int worker_send_stats(struct worker *w, struct ipc_channel *telemetry)

@@ -276,6 +276,7 @@ static void prepare(struct change *ch)
 	struct supervisor *s = ch->supervisor;
 	struct slot *slot;
 	uint64_t generation = ch->next.number;
+	const struct ipc_config_prepare m = {.generation = generation, .tunnels = pool_tunnel_count(ch->next.config)};
 	char error[512];
 	if (files_prepare(s->files, ch->next.config, error, sizeof(error)) ||
 	    listeners_prepare(s->listeners, ch->next.config, pool_tunnel_count(ch->next.config), error, sizeof(error))) {
@@ -290,7 +291,7 @@ static void prepare(struct change *ch)
 		c->prepared = 0;
 		files_send(s->files, c, generation, true);
 		listeners_send(s->listeners, c, generation, true);
-		child_send(c, IPC_MSG_CONFIG_PREPARE, &(struct ipc_config_prepare){.generation = generation}, ch->next.memfd);
+		child_send(c, IPC_MSG_CONFIG_PREPARE, &m, ch->next.memfd);
 		if (ch->phase != PHASE_PREPARING)
 			return;        /* a worker fell while it was told, and the change with it */
 	}

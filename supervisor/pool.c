@@ -231,7 +231,8 @@ static void attach(struct child *c)
 	files_send(s->files, c, g->number, false);
 	listeners_send(s->listeners, c, g->number, false);
 	child_set_state(c, CHILD_PREPARING);
-	child_send(c, IPC_MSG_CONFIG_PREPARE, &(struct ipc_config_prepare){.generation = g->number}, g->memfd);
+	const struct ipc_config_prepare m = {.generation = g->number, .tunnels = pool_tunnel_count(g->config)};
+	child_send(c, IPC_MSG_CONFIG_PREPARE, &m, g->memfd);
 }
 
 void pool_attach_all(struct pool *p)

@@ -195,7 +195,7 @@ static void life(int fds[2])
 	check(a && b, "channels");
 	int fd = memfd_sealed("x", "abc", 3);
 	check(fd >= 0, "memfd");
-	ipc_send(a, IPC_MSG_CONFIG_PREPARE, &(struct ipc_config_prepare){1}, fd);
+	ipc_send(a, IPC_MSG_CONFIG_PREPARE, &(struct ipc_config_prepare){.generation = 1, .tunnels = 1}, fd);
 	while (!timers || !messages)
 		check(event_base_loop(base, EVLOOP_ONCE) == 0, "event loop");
 	close(fd);

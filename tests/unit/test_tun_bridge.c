@@ -179,7 +179,7 @@ static void lists_no_tunnels(void **state)
 
 static void prepare(uint64_t generation, int fd)
 {
-	ipc_send(channel, IPC_MSG_CONFIG_PREPARE, &(struct ipc_config_prepare){generation}, fd);
+	ipc_send(channel, IPC_MSG_CONFIG_PREPARE, &(struct ipc_config_prepare){.generation = generation, .tunnels = 1}, fd);
 	close(fd);
 }
 

@@ -236,7 +236,7 @@ static void prepare(uint64_t generation)
 	int fd = memfd_sealed("test", data, length);
 	free(data);
 	prepared[0] = '\0';
-	ipc_send(channel, IPC_MSG_CONFIG_PREPARE, &(struct ipc_config_prepare){generation}, fd);
+	ipc_send(channel, IPC_MSG_CONFIG_PREPARE, &(struct ipc_config_prepare){.generation = generation, .tunnels = 1}, fd);
 	close(fd);
 	RUN_UNTIL(prepared[0]);
 }

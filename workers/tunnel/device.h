@@ -6,6 +6,7 @@
 
 #include <linux/virtio_net.h>
 
+#include "ipc/owner.h"
 #include "workers/tunnel/capsule.h"
 #include "workers/tunnel/ip_packet.h"
 #include "workers/tunnel/tunnel.h"
@@ -22,8 +23,7 @@ void devices_commit(struct devices *devices);
 void devices_abort(struct devices *devices, uint64_t generation);
 void devices_drain(struct devices *devices);
 
-/* Which tunnel worker a device belongs to: the same for supervisor and tunnel. */
-unsigned device_owner(const char *name, unsigned workers);
+/* Which tunnel worker a device belongs to: device_owner(), ipc/owner.h. */
 /* NULL: not here (another worker's, or none). */
 struct device *device_find(struct devices *devices, const char *name);
 uint32_t device_mtu(const struct device *device);
