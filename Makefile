@@ -90,6 +90,14 @@ demo:
 	@packaging/deps.sh build run demo
 	@$(MAKE) --no-print-directory -j$(shell nproc) all
 	@HERMES_BUILD=$(BUILD) tests/demo/demo.sh
+demo-udp:
+	@packaging/deps.sh build run demo demo-udp
+	@$(MAKE) --no-print-directory -j$(shell nproc) all
+	@HERMES_BUILD=$(BUILD) tests/demo/udp.sh
+demo-ip:
+	@packaging/deps.sh build run demo demo-ip
+	@$(MAKE) --no-print-directory -j$(shell nproc) all
+	@HERMES_BUILD=$(BUILD) tests/demo/ip.sh
 
 # QUICK=1: fewer and shorter rounds. BENCH="link latency ...": some parts only.
 BENCH_PROGRAMS = $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
@@ -122,6 +130,8 @@ install: all
 help:
 	@echo "make            build into $(BUILD)/bin and $(BUILD)/libexec (SAN=1: with sanitizers, into build/san)"
 	@echo "make demo       the main job, step by step, on real programs"
+	@echo "make demo-udp   a UDP video over a path that loses packets, direct and through two nodes (root)"
+	@echo "make demo-ip    TUN devices: two users, the same address, different servers, and a move (root)"
 	@echo "make check      unit tests, fuzz targets and system tests under sanitizers"
 	@echo "make bench      speed and memory beside nghttpx and HAProxy (QUICK=1: shorter)"
 	@echo "make deps       install the Debian packages that are missing"
@@ -131,5 +141,5 @@ help:
 clean:
 	rm -rf build
 
-.PHONY: all clean unit-tests fuzz fuzz-targets help deps check demo bench bench-programs install
+.PHONY: all clean unit-tests fuzz fuzz-targets help deps check demo demo-udp demo-ip bench bench-programs install
 .SECONDARY:

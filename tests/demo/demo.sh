@@ -3,58 +3,10 @@
 # make demo: the main job, step by step, on real programs: curl, nginx, MariaDB, two nodes. What is typed is shown after
 # a $, what came back after it. Everything lives in a temporary folder and ends with this script. KEEP=1 keeps the folder.
 set -u
-root=$(cd "$(dirname "$0")/../.." && pwd)
-build=$(cd "$root" && cd "${HERMES_BUILD:-build}" && pwd) || exit 1
-PATH=$build/bin:$PATH:/usr/sbin:/sbin
-work=$(mktemp -d /tmp/hermes-demo-XXXXXX)
-chmod 755 "$work"
 here=$(dirname "$0")
-pids=()
-unset http_proxy https_proxy all_proxy HTTP_PROXY HTTPS_PROXY ALL_PROXY no_proxy NO_PROXY
+# shellcheck source=tests/demo/lib.sh
+. "$here/lib.sh"
 
-if [ -t 1 ]; then bold=$'\e[1m' green=$'\e[32m' red=$'\e[31m' plain=$'\e[0m'; else bold='' green='' red='' plain=''; fi
-
-cleanup() {
-	local i pid
-	for ((i = ${#pids[@]} - 1; i >= 0; i--)); do kill "${pids[i]}" 2> /dev/null; done
-	for pid in "${pids[@]}"; do
-		for i in {1..100}; do kill -0 "$pid" 2> /dev/null || break; sleep 0.1; done
-		kill -9 "$pid" 2> /dev/null && echo "had to be killed: $pid" >&2
-	done
-	wait 2> /dev/null
-	[ -n "${KEEP:-}" ] || rm -rf "$work"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM HUP PIPE
-
-title() { printf '\n%s== %s%s\n' "$bold" "$1" "$plain"; }
-say() { printf '\n   %s\n' "$1"; }
-fail() {
-	printf '%s   does not hold: %s%s\n' "$red" "$1" "$plain" >&2
-	local log
-	for log in "$work"/*/log; do [ ! -s "$log" ] || { echo "--- ${log#"$work"/}" >&2; tail -n 15 "$log" >&2; }; done
-	exit 1
-}
-# run COMMAND [lines]: types it, shows the first lines of what came back; $out and $status keep all of it
-run() {
-	printf '   %s$ %s%s\n' "$bold" "$1" "$plain"
-	out=$(cd "$work" && eval "$1" 2>&1)
-	status=$?
-	printf '%s\n' "$out" | head -n "${2:-12}" | cut -c1-150 | sed 's/^/     /'
-	local lines
-	lines=$(printf '%s\n' "$out" | wc -l)
-	[ "$lines" -le "${2:-12}" ] || printf '     ... (%d lines)\n' "$lines"
-}
-shows() { grep -qE -- "$1" <<< "$out" || fail "expected to see: $1"; printf '   %sok%s %s\n' "$green" "$plain" "$2"; }
-exits() { [ "$status" = "$1" ] || fail "exit status $status instead of $1"; }
-start() { local name=$1; shift; "$@" > "$work/$name/log" 2>&1 < /dev/null & pids+=($!); }
-port_open() { (exec 3<> "/dev/tcp/127.0.0.1/$1") 2> /dev/null; }
-wait_for() {
-	local what=$1 i
-	shift
-	for i in {1..300}; do "$@" 2> /dev/null && return; sleep 0.1; done
-	fail "$what did not come up in 30 s"
-}
 # A port that nobody uses, below the ephemeral ones
 next_port=18000
 free_port() { while port_open $next_port; do next_port=$((next_port + 1)); done; printf -v "$1" %d $next_port; next_port=$((next_port + 1)); }
