@@ -91,11 +91,11 @@ demo:
 	@$(MAKE) --no-print-directory -j$(shell nproc) all
 	@HERMES_BUILD=$(BUILD) tests/demo/demo.sh
 demo-udp:
-	@packaging/deps.sh build run demo demo-udp
+	@packaging/deps.sh build run demo-udp
 	@$(MAKE) --no-print-directory -j$(shell nproc) all
 	@HERMES_BUILD=$(BUILD) tests/demo/udp.sh
 demo-ip:
-	@packaging/deps.sh build run demo demo-ip
+	@packaging/deps.sh build run demo-ip
 	@$(MAKE) --no-print-directory -j$(shell nproc) all
 	@HERMES_BUILD=$(BUILD) tests/demo/ip.sh
 
