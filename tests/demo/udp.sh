@@ -63,7 +63,7 @@ ffmpeg -loglevel error -f lavfi -i "testsrc2=size=640x360:rate=25:duration=$leng
 	-g 50 -bf 0 -f mpegts "$video" < /dev/null || fail "ffmpeg cannot encode"
 frames=$(ffprobe -v error -count_frames -select_streams v -show_entries stream=nb_read_frames -of csv=p=0 "$video" | tr -dc 0-9)
 watch() {   # watch NAME ADDRESS
-	in_space player ffmpeg -nostdin -loglevel verbose -fflags nobuffer -analyzeduration 1M -i \
+	in_space player ffmpeg -nostdin -loglevel verbose -analyzeduration 1M -i \
 		"udp://$2?timeout=4000000&fifo_size=100000&buffer_size=4000000" -map 0:v -fps_mode passthrough -f framecrc "$work/$1.frames" \
 		> "$work/$1.log" 2>&1 &
 	pids+=($!)
@@ -72,7 +72,9 @@ watch() {   # watch NAME ADDRESS
 play() { in_space camera ffmpeg -nostdin -loglevel error -re -i "$video" -c copy -f mpegts "udp://$1?pkt_size=1316" & }
 watch direct 10.9.0.2:6000
 watch overlay 127.0.0.1:5000
-sleep 1
+listening() { in_space player ss -lunH "sport = :$1" | grep -q .; }
+wait_for "the player" listening 6000
+wait_for "the player" listening 5000
 printf '   %scamera$ ffmpeg -re -i video.ts -c copy -f mpegts udp://10.9.0.2:6000?pkt_size=1316 &%s\n' "$bold" "$plain"
 play 10.9.0.2:6000
 one=$!
