@@ -14,7 +14,7 @@ enum {
 	CAPSULE_ADDRESS_ASSIGN = 0x01,        /* RFC 9484 4.7 */
 	CAPSULE_ADDRESS_REQUEST = 0x02,
 	CAPSULE_ROUTE_ADVERTISEMENT = 0x03,
-	/* Hermes' own, between its ends (workers/tunnel/tunnel_header.h); others skip them. Written with 8-byte types. */
+	/* Hermes' own, between its ends (workers/tunnel/tunnel_header.h); others skip them. */
 	CAPSULE_HERMES_ACK = 0x28484d01,      /* value: varint, bytes of whole capsules received since the tunnel began */
 	CAPSULE_HERMES_MOVE = 0x28484d02,     /* empty: the sender's configuration leads elsewhere now; open anew */
 };
@@ -26,7 +26,7 @@ enum { CONTEXT_PAYLOAD = 0, CONTEXT_SEGMENTS = 2 };
 
 #define VARINT_MAX 8u                     /* bytes */
 #define CAPSULE_HEADER_MAX (2 * VARINT_MAX)
-#define CAPSULE_DATAGRAM_MAX 65538u       /* of a DATAGRAM capsule's payload after the context id that we take: 65,535 and room for a header */
+#define CAPSULE_DATAGRAM_MAX 65545u       /* bytes after the context id that we take: 65,535 and a virtio header */
 
 /* Bytes used (1, 2, 4, 8), or 0: more are needed. */
 unsigned varint_get(const uint8_t *data, size_t length, uint64_t *value);
@@ -58,10 +58,14 @@ struct capsule_reader {
 	uint8_t header[CAPSULE_HEADER_MAX];
 	uint8_t header_length;
 	enum { CAPSULE_IN_HEADER, CAPSULE_IN_DATAGRAM, CAPSULE_IN_CONTROL, CAPSULE_IN_SKIPPED } state;
+	bool paused;                          /* see capsule_read() */
 	struct chunks held;                   /* of the capsule under way */
+	struct chunks *consumed;              /* NULL, or: gets the chunks that pieces point into, for the caller to clear */
 };
-/* Takes all of chunks (empty after). A DATAGRAM longer than CAPSULE_DATAGRAM_MAX is CAPSULE_TOO_LONG (RFC 9298 5). Types other than
- * DATAGRAM and 1 to 3 are skipped, however long, without being kept (RFC 9297 3.2). */
+/* Takes all of chunks (empty after), but where a callback sets `paused`: then it stops behind that capsule and leaves the rest.
+ * Callbacks must not free the reader. A DATAGRAM longer than CAPSULE_DATAGRAM_MAX is CAPSULE_TOO_LONG (RFC 9298 5). Types other than
+ * DATAGRAM and 1 to 3 are skipped, however long, without being kept (RFC 9297 3.2); so are 1 to 3 where there is no
+ * callback for them. */
 enum capsule_result capsule_read(struct capsule_reader *reader, struct chunks *chunks);
 /* The stream may end here; false: inside a capsule (malformed, RFC 9297 3.3). */
 bool capsule_read_end(const struct capsule_reader *reader);
@@ -88,6 +92,7 @@ struct capsule_cursor {
 	bool move;                            /* a CAPSULE_HERMES_MOVE came */
 	uint8_t header[CAPSULE_HEADER_MAX];
 	uint8_t header_length, value_length;
+	bool in_value;
 	uint8_t value[VARINT_MAX];
 };
 void capsule_follow(struct capsule_cursor *cursor, const struct chunks *chunks);
