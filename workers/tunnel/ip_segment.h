@@ -9,10 +9,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VNET_HEADER 10u               /* struct virtio_net_hdr, without num_buffers */
+#define VNET_HEADER 10u               /* struct virtio_net_hdr, without num_buffers; its numbers little endian (TUNSETVNETLE) */
+#ifndef VIRTIO_NET_HDR_GSO_UDP_L4
+#define VIRTIO_NET_HDR_GSO_UDP_L4 5   /* Linux 6.2; Debian 12's headers are older */
+#endif
 
-/* Whether the header describes the packet of `length` bytes: offsets inside it, gso type that fits its protocol, gso size > 0.
- * From a peer or the kernel alike; NULL, or the reason (static). */
+/* Whether the header describes the packet of `length` bytes, which must then be the packet's own length: offsets inside it and on
+ * nothing but a checksum, gso type that fits its protocol, gso size > 0, segments that fit SEGMENT_SCRATCH. From a peer or the
+ * kernel alike; NULL, or the reason (static). Without offload anything goes: the packet itself is ip_parse()'s to judge. */
 const char *vnet_check(const struct virtio_net_hdr *header, const uint8_t *packet, size_t length);
 
 /* Finishes a partial checksum (VIRTIO_NET_HDR_F_NEEDS_CSUM) in place. Checked before. */
