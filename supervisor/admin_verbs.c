@@ -30,7 +30,8 @@ static const struct admin_column worker_columns[] = {
 };
 static const struct admin_column listener_columns[] = {
 	{"NAME", "name", ADMIN_TEXT}, {"ACCEPT", "accept", ADMIN_TEXT}, {"ADDRESS", "address", ADMIN_TEXT},
-	{"BOUND", "bound", ADMIN_TEXT}, {"SOCKETS", "sockets", ADMIN_COUNT}, {NULL, NULL, ADMIN_TEXT},
+	{"PROTOCOL", "protocol", ADMIN_TEXT}, {"BOUND", "bound", ADMIN_TEXT}, {"SOCKETS", "sockets", ADMIN_COUNT},
+	{NULL, NULL, ADMIN_TEXT},
 };
 static const struct admin_column flow_columns[] = {
 	{"ID", "id", ADMIN_COUNT},          {"LISTENER", "listener", ADMIN_TEXT}, {"USER", "user", ADMIN_TEXT},

@@ -80,12 +80,13 @@ int bind_resolve(const struct config_address *text, struct bind_address *out, ch
 bool bind_same(const struct bind_address *a, const struct bind_address *b)
 {
 	/* port 0 is another port every time, so only the same socket is the same */
-	return a->length == b->length && a->any == b->any && memcmp(&a->address, &b->address, a->length) == 0;
+	return a->length == b->length && a->any == b->any && a->datagrams == b->datagrams &&
+	       a->transparent == b->transparent && memcmp(&a->address, &b->address, a->length) == 0;
 }
 
 bool bind_same_port(const struct bind_address *a, const struct bind_address *b)
 {
-	if (a->address.ss_family == AF_UNIX || b->address.ss_family == AF_UNIX)
+	if (a->address.ss_family == AF_UNIX || b->address.ss_family == AF_UNIX || a->datagrams != b->datagrams)
 		return false;
 	return *port_of(a) == *port_of(b);
 }
@@ -98,18 +99,30 @@ static void describe_failure(const struct bind_address *a, int code, char *error
 	if (code == EACCES && !unix_socket)
 		snprintf(error, size, "ports below 1024 need root or CAP_NET_BIND_SERVICE");
 	else if (code == EADDRINUSE && !unix_socket)
-		snprintf(error, size, "another program has this address (ss -ltnp shows which)");
+		snprintf(error, size, "another program has this address (ss -l%cnp shows which)", a->datagrams ? 'u' : 't');
+	else if (code == EPERM && a->transparent)
+		snprintf(error, size, "capturing others' traffic needs root or CAP_NET_ADMIN");
 	else
 		snprintf(error, size, "%s", strerror(code));
 }
 
+/* On an IPv6 socket the IPv4 option reaches what comes by IPv4. */
+static int make_transparent(const struct bind_address *a, int fd)
+{
+	int one = 1;
+	if (a->address.ss_family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_TRANSPARENT, &one, sizeof(one)))
+		return -1;
+	return setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, &one, sizeof(one));
+}
+
 static int new_socket(const struct bind_address *a)
 {
-	int one = 1, only = !a->any;
-	int fd = socket(a->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int one = 1, only = !a->any, type = a->datagrams ? SOCK_DGRAM : SOCK_STREAM;
+	int fd = socket(a->address.ss_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -1;
-	if (a->address.ss_family != AF_UNIX)
+	/* of UDP sockets with this option the last one would take all */
+	if (a->address.ss_family != AF_UNIX && !a->datagrams)
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	if (a->address.ss_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof(only));
@@ -184,7 +197,7 @@ static int bind_inet(const struct bind_address *a, int fd, int first)
 	socklen_t length = a->length;
 	if (first >= 0 && getsockname(first, (struct sockaddr *)&address, &length))
 		return -1;
-	if (setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)))
+	if (setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)) || (a->transparent && make_transparent(a, fd)))
 		return -1;
 	return bind(fd, (struct sockaddr *)&address, length);
 }

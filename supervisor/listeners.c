@@ -115,14 +115,23 @@ static int place_grow(struct listeners *l, struct place *p, unsigned count, char
 	return 0;
 }
 
-static int add_binding(struct listeners *l, struct binding binding, const struct config_address *address, unsigned count,
-                       char *error, size_t size)
+/* What a binding's socket is for, beyond its address. */
+enum { DATAGRAMS = 1, TRANSPARENT = 2 };
+
+static int add_binding(struct listeners *l, struct binding binding, const struct config_address *address, unsigned what,
+                       unsigned count, char *error, size_t size)
 {
 	struct bind_address where;
 	char why[256];
 	binding.text = address->text;
 	if (bind_resolve(address, &where, why, sizeof(why)))
 		goto refused;
+	where.datagrams = what & DATAGRAMS;
+	where.transparent = what & TRANSPARENT;
+	if (what && where.address.ss_family == AF_UNIX) {
+		snprintf(why, sizeof(why), "accept: %s needs an IP address and a port", binding.accept);
+		goto refused;
+	}
 	binding.place = find_place(l, &where);
 	if (binding.place && used(&l->next, binding.place)) {
 		snprintf(why, sizeof(why), "another listener has the same address");
@@ -150,23 +159,27 @@ static const char *const accept_names[] = {
 	[CONFIG_OVERLAY] = "overlay", [CONFIG_UDP] = "udp", [CONFIG_TRANSPARENT] = "transparent",
 };
 
+/* A transparent listener has a socket for each protocol that it captures. */
+static int add_listener(struct listeners *l, const struct config_listener *c, unsigned tunnels, char *error, size_t size)
+{
+	struct binding b = {.name = c->name, .accept = accept_names[c->accept], .role = IPC_TUNNEL};
+	if (c->accept != CONFIG_TRANSPARENT)
+		return add_binding(l, b, &c->address, c->accept == CONFIG_UDP ? DATAGRAMS : 0, tunnels, error, size);
+	if (c->capture.tcp && add_binding(l, b, &c->address, TRANSPARENT, tunnels, error, size))
+		return -1;
+	return c->capture.udp ? add_binding(l, b, &c->address, TRANSPARENT | DATAGRAMS, tunnels, error, size) : 0;
+}
+
 static int add_all(struct listeners *l, const struct config *config, unsigned tunnels, char *error, size_t size)
 {
-	for (size_t i = 0; i < config->n_listeners; i++) {
-		const struct config_listener *c = &config->listeners[i];
-		struct binding b = {.name = c->name, .accept = accept_names[c->accept], .role = IPC_TUNNEL};
-		if (c->accept == CONFIG_UDP || c->accept == CONFIG_TRANSPARENT) {
-			snprintf(error, size, "listener %s: accept: %s is not available in this version", c->name, b.accept);
+	for (size_t i = 0; i < config->n_listeners; i++)
+		if (add_listener(l, &config->listeners[i], tunnels, error, size))
 			return -1;
-		}
-		if (add_binding(l, b, &c->address, tunnels, error, size))
-			return -1;
-	}
 	const struct config_address *metrics = &config->telemetry.metrics;
 	if (!metrics->text)
 		return 0;
 	struct binding b = {.name = "metrics", .accept = "metrics", .role = IPC_TELEMETRY};
-	return add_binding(l, b, metrics, 1, error, size);
+	return add_binding(l, b, metrics, 0, 1, error, size);
 }
 
 int listeners_prepare(struct listeners *l, const struct config *config, unsigned tunnels, char *error, size_t size)
@@ -174,7 +187,7 @@ int listeners_prepare(struct listeners *l, const struct config *config, unsigned
 	listeners_abort(l);
 	if (tunnels > POOL_TUNNELS_MAX)
 		tunnels = POOL_TUNNELS_MAX;
-	l->next = (struct bindings){.v = calloc(config->n_listeners + 1, sizeof(*l->next.v)), .tunnels = tunnels};
+	l->next = (struct bindings){.v = calloc(2 * config->n_listeners + 1, sizeof(*l->next.v)), .tunnels = tunnels};
 	if (!l->next.v) {
 		snprintf(error, size, "out of memory");
 		return -1;
@@ -242,6 +255,8 @@ void listeners_json(const struct listeners *l, struct json *json, const char *ke
 		json_str(json, "name", b->name);
 		json_str(json, "accept", b->accept);
 		json_str(json, "address", b->text);
+		json_str(json, "protocol", b->place->address.address.ss_family == AF_UNIX ? "unix" :
+		                           b->place->address.datagrams ? "udp" : "tcp");
 		json_str(json, "bound", b->place->bound);
 		json_uint(json, "sockets", b->place->count);
 		json_end(json);

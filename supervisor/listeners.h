@@ -1,5 +1,6 @@
 /* Listening sockets: the supervisor opens them, keeps them over the workers' lives and over generations, and hands every
- * tunnel worker one of its own per listener (SO_REUSEPORT; a Unix socket is shared). */
+ * tunnel worker one of its own per listener (SO_REUSEPORT; a Unix socket is shared). The worker that replaces another gets the
+ * very same socket: a UDP client stays with its worker as long as their number does. */
 #ifndef HERMES_SUPERVISOR_LISTENERS_H
 #define HERMES_SUPERVISOR_LISTENERS_H
 

@@ -117,6 +117,44 @@ static void sockets_share_a_port_and_strangers_are_seen(void **state)
 	assert_int_equal(bind_probe(&same, error, sizeof(error)), 0);
 }
 
+/* Datagrams to one port are spread over its sockets by client, and a client's all come to the same one. */
+static void udp_sockets_share_a_port(void **state)
+{
+	char error[256], text[128], c;
+	(void)state;
+	struct bind_address a = resolve("127.0.0.1:1");
+	((struct sockaddr_in *)&a.address)->sin_port = 0;
+	a.datagrams = true;
+	int socket_of[2];
+	for (int i = 0; i < 2; i++)
+		assert_true((socket_of[i] = bind_open(&a, i ? socket_of[0] : -1, error, sizeof(error))) >= 0);
+	bind_describe(socket_of[0], text, sizeof(text));
+	struct bind_address same = resolve(text), tcp = same;
+	same.datagrams = true;
+	assert_false(bind_same(&same, &tcp));
+	assert_false(bind_same_port(&same, &tcp));
+	assert_int_equal(bind_probe(&tcp, error, sizeof(error)), 0);
+	assert_int_equal(bind_probe(&same, error, sizeof(error)), -1);
+	assert_non_null(strstr(error, "ss -lunp"));
+	unsigned got[2] = {0};
+	for (int client = 0; client < 32; client++) {
+		int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+		assert_int_equal(connect(fd, (struct sockaddr *)&same.address, same.length), 0);
+		for (int n = 0; n < 3; n++)
+			assert_int_equal(send(fd, "x", 1, 0), 1);
+		unsigned mine[2] = {0};
+		for (int i = 0; i < 2; i++)
+			while (recv(socket_of[i], &c, 1, MSG_DONTWAIT) == 1)
+				mine[i]++;
+		assert_true((mine[0] == 3 && mine[1] == 0) || (mine[0] == 0 && mine[1] == 3));
+		got[0] += mine[0], got[1] += mine[1];
+		close(fd);
+	}
+	assert_true(got[0] > 0 && got[1] > 0);
+	close(socket_of[0]);
+	close(socket_of[1]);
+}
+
 static void unix_sockets_are_cleared_and_shared(void **state)
 {
 	char folder[] = "/tmp/test-bind-XXXXXX", path[64], text[128], error[256];
@@ -290,6 +328,7 @@ int main(void)
 		cmocka_unit_test(numeric_addresses_resolve),
 		cmocka_unit_test(names_are_refused),
 		cmocka_unit_test(sockets_share_a_port_and_strangers_are_seen),
+		cmocka_unit_test(udp_sockets_share_a_port),
 		cmocka_unit_test(unix_sockets_are_cleared_and_shared),
 		cmocka_unit_test(paths_count_from_the_configuration),
 		cmocka_unit_test(lines_are_bounded),
