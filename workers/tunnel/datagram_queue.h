@@ -14,10 +14,13 @@ struct datagram_queue {
 	STAILQ_HEAD(, datagram_entry) entries;
 	size_t bytes, limit;
 	uint64_t age;                 /* µs */
-	struct stats_set *stats;      /* STATS_LISTENER (or NULL): drops by reason */
+	struct stats_set *stats;      /* where drops are counted; NULL: nowhere */
+	enum stats_metric full, old;  /* as what: STATS_LISTENER_DROP_... unless the owner sets others after init */
 };
 void datagram_queue_init(struct datagram_queue *queue, size_t limit, uint64_t age, struct stats_set *stats);
 void datagram_queue_clear(struct datagram_queue *queue);
+/* A run that its owner drops (segment 0: one datagram), for reasons of its own: counted in datagrams. stats may be NULL. */
+void datagram_count_drop(struct stats_set *stats, enum stats_metric reason, uint32_t segment, size_t length);
 /* Copies: a run of datagrams (udp: segment size; ip: the virtio header in prefix). */
 void datagram_queue_add(struct datagram_queue *queue, uint32_t segment, const void *prefix, size_t prefix_length,
                         const void *data, size_t length);
