@@ -25,11 +25,11 @@ static bool single_host(const struct in6_addr *a)
 	return !IN6_IS_ADDR_UNSPECIFIED(a) && !IN6_IS_ADDR_LOOPBACK(a) && !IN6_IS_ADDR_MULTICAST(a);
 }
 
-static bool may_answer(enum ip_icmp kind, const uint8_t *packet, const struct ip_packet *ip, const struct in6_addr *own)
+static bool may_answer(enum ip_icmp kind, const struct ip_packet *ip, const struct in6_addr *own)
 {
 	bool group = !single_host(&ip->destination) && !IN6_IS_ADDR_UNSPECIFIED(&ip->destination);
 
-	if (!ip->first || !single_host(&ip->source) || ip_is_icmp_error(ip, packet, NULL))
+	if (!ip->first || !single_host(&ip->source) || ip_is_icmp_error(ip))
 		return false;
 	if (group && !(ip->version == 6 && kind == IP_TOO_BIG))       /* RFC 4443 2.4 (e.3): the one exception */
 		return false;
@@ -87,7 +87,7 @@ static size_t error_v6(uint8_t *out, enum ip_icmp kind, uint32_t mtu, const uint
 size_t ip_icmp_error(uint8_t *out, enum ip_icmp kind, uint32_t mtu, const uint8_t *packet, size_t length,
                      const struct ip_packet *ip, const struct in6_addr *own)
 {
-	if (!may_answer(kind, packet, ip, own))
+	if (!may_answer(kind, ip, own))
 		return 0;
 	if (length > ip->length)
 		length = ip->length;

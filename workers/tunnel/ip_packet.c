@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "workers/tunnel/ip_packet.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -320,7 +321,7 @@ static const char *parse_v6(struct parse *p, struct ip_packet *out)
 
 static const char *parse(struct parse p, struct ip_packet *out)
 {
-	memset(out, 0, sizeof(*out));
+	memset(out, 0, offsetof(struct ip_packet, quoted) + sizeof(out->quoted.present));
 	if (p.length == 0)
 		return "truncated";
 	out->version = p.data[0] >> 4;
@@ -333,34 +334,37 @@ static const char *parse(struct parse p, struct ip_packet *out)
 	return "bad version";
 }
 
-const char *ip_parse(const uint8_t *data, size_t length, struct ip_packet *out)
+/* The beginning of a packet only, so that neither its length nor its checksum are held against it. */
+static void read_quoted(const uint8_t *data, size_t length, struct ip_quoted *out)
 {
-	return parse((struct parse){ .data = data, .length = length }, out);
+	struct parse p = { .data = data, .length = length, .quoted = true };
+	struct ip_packet ip;
+
+	if (parse(p, &ip) || !ip.first)
+		return;
+	*out = (struct ip_quoted){ .present = true, .protocol = ip.protocol, .source_port = ip.source_port,
+		.destination_port = ip.destination_port, .source = ip.source, .destination = ip.destination };
 }
 
-const char *ip_parse_quoted(const uint8_t *data, size_t length, struct ip_packet *out)
+const char *ip_parse(const uint8_t *data, size_t length, struct ip_packet *out)
 {
-	return parse((struct parse){ .data = data, .length = length, .quoted = true }, out);
+	const char *why = parse((struct parse){ .data = data, .length = length }, out);
+
+	if (!why && ip_is_icmp_error(out) && !(out->version == 6 && out->icmp_type == 137))
+		read_quoted(data + out->header + 8, out->length - out->header - 8, &out->quoted);
+	return why;
 }
 
 /* --- what is asked about packets --------------------------------------------------------------------------------------- */
 
-bool ip_is_icmp_error(const struct ip_packet *ip, const uint8_t *packet, size_t *quoted)
+bool ip_is_icmp_error(const struct ip_packet *ip)
 {
-	bool error = false;
-
-	(void)packet;
-	if (quoted)
-		*quoted = 0;
 	if (!ip->first)
 		return false;
-	if (ip->version == 6 && ip->protocol == IPPROTO_ICMPV6)
-		error = ip->icmp_type < 128 || ip->icmp_type == 137;      /* redirects as well (RFC 4443 2.4 (e.2)) */
-	else if (ip->version == 4 && ip->protocol == IPPROTO_ICMP)
-		error = ip->icmp_type == 3 || ip->icmp_type == 4 || ip->icmp_type == 5 || ip->icmp_type == 11 || ip->icmp_type == 12;
-	if (error && quoted && ip->icmp_type != 137 && ip->length > ip->header + 8)
-		*quoted = ip->header + 8;
-	return error;
+	if (ip->version == 6)         /* RFC 4443 2.4 (e.1, e.2) */
+		return ip->protocol == IPPROTO_ICMPV6 && (ip->icmp_type < 128 || ip->icmp_type == 137);
+	return ip->protocol == IPPROTO_ICMP && (ip->icmp_type == 3 || ip->icmp_type == 4 || ip->icmp_type == 5 ||
+	                                        ip->icmp_type == 11 || ip->icmp_type == 12);
 }
 
 bool ip_link_local(const struct in6_addr *a)

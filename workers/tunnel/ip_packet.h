@@ -15,6 +15,14 @@
 #include <stdint.h>
 
 /* Addresses are IPv4-mapped for IPv4, as everywhere in Hermes. */
+
+/* What an ICMP error says that it is about. */
+struct ip_quoted {
+	bool present;                 /* false: no error, or what it quotes cannot be read; the rest is then undefined */
+	uint8_t protocol;
+	uint16_t source_port, destination_port;
+	struct in6_addr source, destination;
+};
 struct ip_packet {
 	uint8_t version;              /* 4, 6 */
 	uint8_t protocol;             /* the upper layer's, after IPv6 extension headers (RFC 8200 4) */
@@ -29,6 +37,7 @@ struct ip_packet {
 	uint32_t length;              /* of the packet, from its header; <= the memory's */
 	uint32_t header;              /* bytes before the upper layer */
 	struct in6_addr source, destination;
+	struct ip_quoted quoted;
 };
 /* Parses and checks lengths, version, header checksum (IPv4), options (source routes and malformed ones are refused), extension
  * headers (bounded, fail closed: an unknown one or more than 8 is an error), routing headers (type 0 and any with segments
@@ -38,12 +47,9 @@ struct ip_packet {
  * version", "bad checksum", "bad options", "source route", "routing header", "home address", "mapped address",
  * "extension header", "bad fragment", "tiny fragment"; static, usable as a counter's label). Bytes past the packet's own length are ignored. */
 const char *ip_parse(const uint8_t *data, size_t length, struct ip_packet *out);
-/* The same of what an ICMP error quotes: the packet's beginning only, so that neither its length nor its checksum are held
- * against it. */
-const char *ip_parse_quoted(const uint8_t *data, size_t length, struct ip_packet *out);
-/* ICMP messages that report about another packet (types below 128 of ICMPv6; unreachable, quench, redirect, exceeded, parameter
- * problem). quoted (may be NULL): where in the packet the other one begins, 0 if it is not there. */
-bool ip_is_icmp_error(const struct ip_packet *ip, const uint8_t *packet, size_t *quoted);
+/* ICMP messages that report about another packet (types below 128 of ICMPv6 and redirects; unreachable, quench, redirect,
+ * exceeded, parameter problem). */
+bool ip_is_icmp_error(const struct ip_packet *ip);
 bool ip_link_local(const struct in6_addr *address);   /* 169.254.0.0/16, fe80::/10, ff02::/16, 224.0.0.0/24 */
 
 /* Decrements TTL or hop limit in place, the checksum with it (RFC 1624). False: it was 0 or 1, unchanged. */
