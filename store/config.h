@@ -135,7 +135,7 @@ struct config_header_match { char *name; struct config_string_match match; };
 struct config_offset { int64_t from; int32_t seconds; };
 struct config_window { uint8_t days; uint16_t from, to; char *zone, *text; struct config_offset *offsets; size_t n_offsets; };
 
-/* `ip:` of a match (issue 3). port_low 0: any. protocol: IANA number, 0: any. */
+/* `ip:` of a match. port_low 0: any. protocol: IANA number, 0: any. */
 struct config_ip_match { bool present; uint8_t protocol; struct config_prefixes source, destination; uint16_t port_low, port_high; };
 
 /* All that is given must hold; a list holds when one of its members does. */
@@ -265,6 +265,8 @@ int config_address_parse(const char *text, bool port_required, struct config_are
 void config_address_clear(struct config_address *address);
 /* "10.0.0.0/8", "::1", "10.0.0.1": 0 or -EINVAL; strict: dotted quads only, host bits zero. */
 int config_prefix_parse(const char *text, struct config_prefix *out, const char **why);
+/* An address of a device, "10.8.0.2/24": out->address keeps its host bits. 0 or -EINVAL. */
+int config_device_address_parse(const char *text, struct config_prefix *out, const char **why);
 bool config_prefix_contains(const struct config_prefix *prefix, const struct in6_addr *address);
 bool config_prefixes_contain(const struct config_prefixes *prefixes, const struct in6_addr *address);
 

@@ -202,23 +202,47 @@ static bool host_bits_zero(const struct in6_addr *address, unsigned bits)
 	return true;
 }
 
-int config_prefix_parse(const char *text, struct config_prefix *out, const char **why)
+static int parse_prefix(const char *text, struct config_prefix *out, unsigned *width, const char **why)
 {
 	const char *slash = strchr(text, '/');
-	unsigned width, bits;
+	unsigned bits;
 
 	memset(out, 0, sizeof(*out));
-	if (parse_ip(text, slash ? (size_t)(slash - text) : strlen(text), &out->address, &width))
+	if (parse_ip(text, slash ? (size_t)(slash - text) : strlen(text), &out->address, width))
 		return refuse(why, "not an IPv4 address in dotted form or an IPv6 address");
-	bits = width;
+	bits = *width;
 	if (slash) {
 		size_t n = strlen(slash + 1);
-		if (!n || n > 3 || strspn(slash + 1, "0123456789") != n || (bits = (unsigned)atoi(slash + 1)) > width)
-			return refuse(why, width == 32 ? "the prefix length is not a number from 0 to 32"
-			                               : "the prefix length is not a number from 0 to 128");
+		if (!n || n > 3 || strspn(slash + 1, "0123456789") != n || (bits = (unsigned)atoi(slash + 1)) > *width)
+			return refuse(why, *width == 32 ? "the prefix length is not a number from 0 to 32"
+			                                : "the prefix length is not a number from 0 to 128");
 	}
-	out->bits = (uint8_t)(bits + 128 - width);
+	out->bits = (uint8_t)(bits + 128 - *width);
+	return 0;
+}
+
+int config_prefix_parse(const char *text, struct config_prefix *out, const char **why)
+{
+	unsigned width;
+
+	if (parse_prefix(text, out, &width, why))
+		return -EINVAL;
 	return host_bits_zero(&out->address, out->bits) ? 0 : refuse(why, "bits after the prefix length are not zero");
+}
+
+int config_device_address_parse(const char *text, struct config_prefix *out, const char **why)
+{
+	const uint8_t *v4 = out->address.s6_addr + 12;
+	unsigned width;
+
+	if (parse_prefix(text, out, &width, why))
+		return -EINVAL;
+	if (out->bits + width == 128)
+		return refuse(why, "the prefix length is 0");
+	if (width == 128 ? IN6_IS_ADDR_MULTICAST(&out->address) || IN6_IS_ADDR_UNSPECIFIED(&out->address)
+	                 : v4[0] >= 224 || v4[0] == 0)
+		return refuse(why, "no address that a device can have");
+	return 0;
 }
 
 bool config_prefix_contains(const struct config_prefix *prefix, const struct in6_addr *address)

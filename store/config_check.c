@@ -153,30 +153,46 @@ static void check_space_users(struct config_parser *p, const struct config *c, c
 
 /* --- addresses and identity -------------------------------------------------------------------------------------------------- */
 
+enum { USES_TCP = 1, USES_UDP = 2 };
+
+static unsigned uses(const struct config_listener *l)
+{
+	if (l->accept == CONFIG_TRANSPARENT)
+		return (l->capture.tcp ? USES_TCP : 0) | (l->capture.udp ? USES_UDP : 0);
+	return l->accept == CONFIG_UDP ? USES_UDP : USES_TCP;
+}
+
+/* One that has the same address before it in v, for the same protocol. */
+static const struct named *taken(const struct config *c, const struct named *v, size_t i)
+{
+	for (size_t k = i; k-- && !strcmp(v[k].name, v[i].name);)
+		if (uses(&c->listeners[v[k].index]) & uses(&c->listeners[v[i].index]))
+			return &v[k];
+	return NULL;
+}
+
 static void check_addresses(struct config_parser *p, const struct config *c, const struct yaml_node *list)
 {
 	size_t n = c->n_listeners + 1, i = 0, used = 0;
 	struct named *v = calloc(n, sizeof(*v));
-	const struct yaml_node *metrics = NULL;
+	const struct named *other;
 
 	for (const struct yaml_node *k = list ? list->first : NULL; v && k && i < c->n_listeners; k = k->next, i++)
 		if (c->listeners[i].address.text)
 			v[used++] = (struct named){.name = c->listeners[i].address.text, .node = k, .index = i};
 	if (v)
 		qsort(v, used, sizeof(*v), by_name);
-	for (i = 1; i < used; i++)
-		if (!strcmp(v[i].name, v[i - 1].name)) {
-			size_t mark = config_enter(p, "listeners");
-			config_enter_index(p, v[i].index);
-			config_error(p, v[i].node, "the address %s is listeners[%zu]'s; expected one of its own", v[i].name, v[i - 1].index);
-			config_leave(p, mark);
-		}
-	for (i = 0; i < used; i++)
-		if (c->telemetry.metrics.text && !strcmp(v[i].name, c->telemetry.metrics.text))
-			metrics = v[i].node;
-	if (metrics)
-		config_error(p, metrics, "the address %s is that of telemetry.metrics; expected one of its own",
-		             c->telemetry.metrics.text);
+	for (i = 0; i < used; i++) {
+		size_t mark = config_enter(p, "listeners");
+		config_enter_index(p, v[i].index);
+		if ((other = taken(c, v, i)))
+			config_error(p, v[i].node, "the address %s is listeners[%zu]'s; expected one of its own", v[i].name, other->index);
+		config_leave(p, mark);
+		if (c->telemetry.metrics.text && !strcmp(v[i].name, c->telemetry.metrics.text) &&
+		    uses(&c->listeners[v[i].index]) & USES_TCP)
+			config_error(p, v[i].node, "the address %s is that of telemetry.metrics; expected one of its own",
+			             c->telemetry.metrics.text);
+	}
 	free(v);
 }
 
@@ -247,10 +263,6 @@ static void check_matches(struct config_parser *p, const struct config *c, const
 
 void config_check(struct config_parser *p, struct config *c, const struct yaml_node *root)
 {
-	const struct yaml_node *tunnels = config_find(root, "tunnels");
-
-	if (c->n_tunnels)
-		config_error(p, tunnels, "tunnels are not available in this version; expected none");
 	config_index(c);
 	check_names(p, c, root);
 	name_routes(p, c);
@@ -260,4 +272,5 @@ void config_check(struct config_parser *p, struct config *c, const struct yaml_n
 	check_addresses(p, c, config_find(root, "listeners"));
 	check_tls(p, c, root);
 	check_matches(p, c, root);
+	config_check_tunnels(p, c, root);
 }

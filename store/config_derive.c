@@ -60,6 +60,7 @@ static void examine(struct config *c, const struct config_match *m, struct names
 	c->examines.path |= m->n_paths > 0;
 	c->examines.source |= m->sources.n > 0;
 	c->examines.time |= m->n_times > 0;
+	c->examines.ip |= m->ip.present;
 	for (size_t i = 0; i < m->n_headers; i++)
 		add(headers, m->headers[i].name);
 }
@@ -94,6 +95,9 @@ void config_derive(struct config *c)
 		examine_policy(c, &c->policies[i], &headers, &own);
 	for (size_t i = 0; i < c->n_listeners; i++)
 		add_pairs(&own, &c->listeners[i].add_headers);
+	for (size_t i = 0; i < c->n_tunnels; i++)
+		for (size_t n = 0; n < c->tunnels[i].n_networks; n++)
+			add_pairs(&own, &c->tunnels[i].networks[n].add_headers);
 	for (size_t i = 0; i < c->overlay_headers.n; i++)
 		add(&own, c->overlay_headers.v[i]);
 	if (c->n_spaces)

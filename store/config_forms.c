@@ -8,6 +8,8 @@
 #include <string.h>
 #include <strings.h>
 
+#define DEVICE_ADDRESSES_MAX 64
+
 static void form_tls(struct config_parser *p, const struct config_field *f, struct config_tls *tls,
                      const struct yaml_node *node)
 {
@@ -180,9 +182,11 @@ static bool read_range(const char *text, unsigned low_min, unsigned high_max, ui
 	return from >= low_min && to <= high_max && from <= to;
 }
 
-static void form_range(struct config_parser *p, const struct yaml_node *node, unsigned min, unsigned max, uint16_t *low,
-                       uint16_t *high)
+static void form_range(struct config_parser *p, const struct config_field *f, char *base, const struct yaml_node *node)
 {
+	unsigned min = f->form == W_STATUS ? 100 : 1, max = f->form == W_STATUS ? 599 : 65535;
+	uint16_t *low = (void *)(base + f->offset), *high = (void *)(base + f->count_offset);
+
 	if (!config_scalar(p, node, "a number or a range LOW-HIGH"))
 		return;
 	if (!read_range(node->text, min, max, low, high))
@@ -238,19 +242,68 @@ static void form_speaks(struct config_parser *p, const struct config_field *f, s
 		list->n = 0;
 }
 
+static void device_address(struct config_parser *p, struct config_tunnel *tunnel, const struct yaml_node *node)
+{
+	struct config_prefix ignored;
+	const char *why;
+
+	if (!config_scalar(p, node, "an address such as 10.8.0.2/24"))
+		return;
+	if (config_device_address_parse(node->text, &ignored, &why)) {
+		config_error(p, node, "\"%.80s\": %s; expected an address such as 10.8.0.2/24", node->text, why);
+		return;
+	}
+	for (size_t i = 0; i < tunnel->addresses.n; i++)
+		if (!strcmp(tunnel->addresses.v[i], node->text))
+			config_error(p, node, "\"%.80s\" is given twice; expected it once", node->text);
+	tunnel->addresses.v[tunnel->addresses.n++] = config_arena_text(p->arena, node->text, strlen(node->text));
+}
+
 static void form_device_addresses(struct config_parser *p, struct config_tunnel *tunnel, const struct yaml_node *node)
 {
-	if (node->kind == YAML_SCALAR && !strcmp(node->text, "assigned"))
+	const struct yaml_node *k = node->kind == YAML_LIST ? node->first : node;
+	size_t n = config_count(node);
+
+	if (node->kind == YAML_SCALAR && !strcmp(node->text, "assigned")) {
 		tunnel->assigned = true;
-	else
-		config_value_strings(p, &tunnel->addresses, node, false);
+		return;
+	}
+	if (node->kind == YAML_MAP || !n || n > DEVICE_ADDRESSES_MAX) {
+		config_error(p, node, "not a list of addresses; expected 1 to %d such as 10.8.0.2/24, or: assigned",
+		             DEVICE_ADDRESSES_MAX);
+		return;
+	}
+	tunnel->addresses.v = config_vector(p, node, n, sizeof(*tunnel->addresses.v));
+	for (size_t i = 0; tunnel->addresses.v && k; k = node->kind == YAML_LIST ? k->next : NULL) {
+		size_t mark = node->kind == YAML_LIST ? config_enter_index(p, i++) : p->path_length;
+		device_address(p, tunnel, k);
+		config_leave(p, mark);
+	}
+}
+
+/* Protocols that a transparent listener takes. */
+static void form_captured(struct config_parser *p, struct config_capture *capture, const struct yaml_node *node)
+{
+	const struct yaml_node *k = node->kind == YAML_LIST ? node->first : node;
+
+	if (node->kind == YAML_MAP || !config_count(node)) {
+		config_error(p, node, "%s; expected tcp, udp or a list of them", node->kind == YAML_MAP ? "a map" : "an empty list");
+		return;
+	}
+	for (; k; k = node->kind == YAML_LIST ? k->next : NULL) {
+		if (!config_scalar(p, k, "tcp or udp"))
+			continue;
+		bool tcp = !strcmp(k->text, "tcp"), udp = !strcmp(k->text, "udp");
+		if (!tcp && !udp)
+			config_error(p, k, "\"%.80s\" is not known; expected tcp or udp", k->text);
+		capture->tcp |= tcp;
+		capture->udp |= udp;
+	}
 }
 
 void config_form(struct config_parser *p, const struct config_field *f, void *base, const struct yaml_node *node)
 {
 	void *at = (char *)base + f->offset;
-	struct config_health_check *check = base;
-	struct config_ip_match *ip = base;
 
 	switch (f->form) {
 	case W_TLS: form_tls(p, f, at, node); break;
@@ -260,8 +313,8 @@ void config_form(struct config_parser *p, const struct config_field *f, void *ba
 	case W_HEADER_MATCHES: form_headers(p, f, base, node); break;
 	case W_TIMES: form_times(p, base, node); break;
 	case W_PROTOCOL: form_protocol(p, at, node); break;
-	case W_PORTS: form_range(p, node, 1, 65535, &ip->port_low, &ip->port_high); break;
-	case W_STATUS: form_range(p, node, 100, 599, &check->status_low, &check->status_high); break;
+	case W_PORTS: case W_STATUS: form_range(p, f, base, node); break;
+	case W_CAPTURED: form_captured(p, base, node); break;
 	case W_ALLOW: case W_DENY: form_rule(p, f, base, node); break;
 	case W_SPEAKS: form_speaks(p, f, base, node); break;
 	case W_DEVICE_ADDRESSES: form_device_addresses(p, base, node); break;

@@ -42,7 +42,7 @@ static void write_pairs(struct json *j, const char *key, const struct config_pai
 	json_end(j);
 }
 
-static void write_prefix(struct json *j, const struct config_prefix *prefix)
+static void write_prefix(struct json *j, const char *key, const struct config_prefix *prefix)
 {
 	char text[INET6_ADDRSTRLEN + 8], address[INET6_ADDRSTRLEN] = "";
 	bool v4 = IN6_IS_ADDR_V4MAPPED(&prefix->address) && prefix->bits >= 96;
@@ -52,7 +52,7 @@ static void write_prefix(struct json *j, const struct config_prefix *prefix)
 	else
 		inet_ntop(AF_INET6, &prefix->address, address, sizeof(address));
 	snprintf(text, sizeof(text), "%s/%u", address, v4 ? prefix->bits - 96u : prefix->bits);
-	json_str(j, NULL, text);
+	json_str(j, key, text);
 }
 
 static void write_prefixes(struct json *j, const char *key, const struct config_prefixes *prefixes)
@@ -61,7 +61,7 @@ static void write_prefixes(struct json *j, const char *key, const struct config_
 		return;
 	json_array(j, key);
 	for (size_t i = 0; i < prefixes->n; i++)
-		write_prefix(j, &prefixes->v[i]);
+		write_prefix(j, NULL, &prefixes->v[i]);
 	json_end(j);
 }
 
@@ -79,7 +79,7 @@ static void write_targets(struct json *j, const char *key, const struct config_t
 	if (t->any)
 		json_str(j, NULL, "any");
 	for (size_t i = 0; i < t->prefixes.n; i++)
-		write_prefix(j, &t->prefixes.v[i]);
+		write_prefix(j, NULL, &t->prefixes.v[i]);
 	json_end(j);
 }
 
@@ -163,6 +163,27 @@ static void write_speaks(struct json *j, const struct config_field *f, const str
 		write_strings(j, f->key, headers ? &peer->headers : &peer->users);
 }
 
+static void write_range(struct json *j, const struct config_field *f, const char *base)
+{
+	unsigned low = *(const uint16_t *)(const void *)(base + f->offset);
+	unsigned high = *(const uint16_t *)(const void *)(base + f->count_offset);
+	char range[16];
+
+	snprintf(range, sizeof(range), "%u-%u", low, high);
+	if (low)                                  /* 0: none given */
+		json_str(j, f->key, range);
+}
+
+static void write_captured(struct json *j, const char *key, const struct config_capture *capture)
+{
+	json_array(j, key);
+	if (capture->tcp)
+		json_str(j, NULL, "tcp");
+	if (capture->udp)
+		json_str(j, NULL, "udp");
+	json_end(j);
+}
+
 /* An object that is not there: a match without conditions is one that is. */
 static bool is_absent(const struct config_field *f, const char *at)
 {
@@ -178,10 +199,9 @@ static bool is_absent(const struct config_field *f, const char *at)
 static void write_form(struct json *j, const struct config_field *f, const char *base)
 {
 	const void *at = base + f->offset;
-	const struct config_health_check *check = (const void *)base;
 	const struct config_rule *rule = (const void *)base;
 	const struct config_cluster *cluster = (const void *)base;
-	char range[16];
+	const struct config_tunnel *tunnel = (const void *)base;
 
 	switch (f->form) {
 	case W_TLS: write_tls(j, f, at); break;
@@ -193,17 +213,24 @@ static void write_form(struct json *j, const struct config_field *f, const char 
 		break;
 	case W_TARGETS: write_targets(j, f->key, at); break;
 	case W_PATHS: case W_HEADER_MATCHES: case W_TIMES: write_match_part(j, f, (const void *)base); break;
-	case W_STATUS:
-		snprintf(range, sizeof(range), "%u-%u", check->status_low, check->status_high);
-		json_str(j, f->key, range);
+	case W_STATUS: case W_PORTS: write_range(j, f, base); break;
+	case W_PROTOCOL:
+		if (*(const uint8_t *)at)
+			json_uint(j, f->key, *(const uint8_t *)at);
 		break;
+	case W_CAPTURED: write_captured(j, f->key, (const void *)base); break;
 	case W_ALLOW: case W_DENY:
 		if (rule->allow == (f->form == W_ALLOW))
 			write_object(j, f->key, f->object, (const char *)&rule->match);
 		break;
 	case W_SPEAKS: write_speaks(j, f, (const void *)base); break;
-	case W_DEVICE_ADDRESSES: write_strings(j, f->key, at); break;
-	default: break;                           /* ip: refused in this version */
+	case W_DEVICE_ADDRESSES:
+		if (tunnel->assigned)
+			json_str(j, f->key, "assigned");
+		else
+			write_strings(j, f->key, at);
+		break;
+	default: break;
 	}
 }
 
@@ -230,6 +257,7 @@ static void write_value(struct json *j, const struct config_field *f, const char
 	case W_STRINGS: case W_SOME: case W_LOWER: case W_HEADERS: write_strings(j, f->key, at); break;
 	case W_WORDS: write_words(j, f, *(const uint32_t *)at); break;
 	case W_ADD_HEADERS: write_pairs(j, f->key, at); break;
+	case W_PREFIX: write_prefix(j, f->key, at); break;
 	case W_PREFIXES: write_prefixes(j, f->key, at); break;
 	case W_OBJECTS: case W_KEYED: write_list(j, f, base); break;
 	default: write_form(j, f, base);
@@ -247,7 +275,7 @@ static void write_field(struct json *j, const struct config_field *f, const char
 		return;                               /* telemetry without metrics */
 	else if (f->storage == S_GROUP)
 		write_object(j, f->key, f->object, base);
-	else if (!is_absent(f, base + f->offset) && strcmp(f->key, "ip"))
+	else if (!is_absent(f, base + f->offset))
 		write_object(j, f->key, f->object, base + f->offset);
 }
 

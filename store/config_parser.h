@@ -50,6 +50,9 @@ void config_form(struct config_parser *p, const struct config_field *f, void *ba
 void config_finish(struct config_parser *p, const struct config_object *object, void *base, const struct yaml_node *node);
 /* config_check.c */
 void config_check(struct config_parser *p, struct config *config, const struct yaml_node *root);
+/* config_tunnels.c: devices, and the clusters that leave through them. */
+void config_finish_tunnel(struct config_parser *p, void *base, const struct yaml_node *node);
+void config_check_tunnels(struct config_parser *p, const struct config *config, const struct yaml_node *root);
 /* config_derive.c: examines, examined_headers, internal_headers. */
 void config_derive(struct config *config);
 

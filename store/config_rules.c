@@ -5,6 +5,7 @@
 #include "store/config_parser.h"
 
 #include <ctype.h>
+#include <netinet/in.h>
 #include <string.h>
 
 #define LATER "not available in this version"
@@ -42,8 +43,12 @@ static void finish_peer(struct config_parser *p, void *base, const struct yaml_n
 
 static void finish_ip(struct config_parser *p, void *base, const struct yaml_node *node)
 {
-	((struct config_ip_match *)base)->present = true;
-	config_error(p, node, "matching inner packets is " LATER);
+	struct config_ip_match *ip = base;
+
+	ip->present = true;
+	if (ip->port_low && ip->protocol && ip->protocol != IPPROTO_TCP && ip->protocol != IPPROTO_UDP &&
+	    ip->protocol != IPPROTO_SCTP)
+		config_error(p, at(node, "port"), "this protocol has no ports; expected protocol: tcp, udp, sctp or none");
 }
 
 static void finish_retry(struct config_parser *p, void *base, const struct yaml_node *node)
@@ -63,7 +68,7 @@ static void listener_tls(struct config_parser *p, struct config_listener *l, con
 
 	if (overlay && !tls->off)
 		tls->enabled = true;
-	if (tls->enabled && (l->accept == CONFIG_TCP || l->accept == CONFIG_SOCKS5))
+	if (tls->enabled && l->accept != CONFIG_HTTP && !overlay)
 		config_error(p, at(node, "tls"), "TLS towards clients is for accept: http and overlay; expected none");
 	if ((unsigned)tls->min_version == CONFIG_TLS_AUTO)
 		tls->min_version = overlay ? CONFIG_TLS_1_3 : CONFIG_TLS_1_2;
@@ -73,25 +78,40 @@ static void listener_tls(struct config_parser *p, struct config_listener *l, con
 		config_error(p, at(node, "tls"), "require without authorities; expected the authorities of the clients");
 }
 
+static void listener_capture(struct config_parser *p, struct config_listener *l, const struct yaml_node *node)
+{
+	if (l->accept != CONFIG_TRANSPARENT) {
+		if (config_find(node, "capture"))
+			config_error(p, at(node, "capture"), "capture is for accept: transparent; expected none here");
+		return;
+	}
+	if (!config_find(node, "capture"))
+		l->capture.tcp = l->capture.udp = true;
+}
+
 static void finish_listener(struct config_parser *p, void *base, const struct yaml_node *node)
 {
+	static const char *const words[] = {"http", "tcp", "socks5", "overlay", "udp", "transparent"};
 	struct config_listener *l = base;
-	bool overlay = l->accept == CONFIG_OVERLAY;
+	bool overlay = l->accept == CONFIG_OVERLAY, fixed = l->accept == CONFIG_TCP || l->accept == CONFIG_UDP;
+	bool transparent = l->accept == CONFIG_TRANSPARENT;
 
-	if (l->accept == CONFIG_UDP || l->accept == CONFIG_TRANSPARENT)
-		config_error(p, at(node, "accept"), "accept: %s is " LATER "; expected http, tcp, socks5 or overlay",
-		             l->accept == CONFIG_UDP ? "udp" : "transparent");
-	else if (l->accept == CONFIG_TCP && !l->target.text)
-		config_error(p, node, "target is missing; expected target: HOST:PORT with accept: tcp");
-	else if (l->accept != CONFIG_TCP && l->target.text)
-		config_error(p, at(node, "target"), "target is for accept: tcp; expected none here");
+	if (fixed && !l->target.text)
+		config_error(p, node, "target is missing; expected target: HOST:PORT with accept: %s", words[l->accept]);
+	else if (!fixed && l->target.text)
+		config_error(p, at(node, "target"), "target is for accept: tcp and udp; expected none here");
+	if (l->address.unix_path && (transparent || l->accept == CONFIG_UDP))
+		config_error(p, at(node, "address"), "a Unix socket with accept: %s; expected ADDRESS:PORT, [V6]:PORT or :PORT",
+		             words[l->accept]);
 	if (l->n_peers && !overlay)
 		config_error(p, at(node, "peers"), "peers is for accept: overlay; expected none here");
 	if (l->n_peers && l->tls.off)
 		config_error(p, at(node, "peers"), "peers with tls: off, which proves nobody; expected TLS");
-	if (l->require_user && l->accept == CONFIG_TCP)
-		config_error(p, at(node, "require_user"), "accept: tcp has no way to prove a user; expected add_headers: {user: NAME}");
+	if (l->require_user && (fixed || transparent))
+		config_error(p, at(node, "require_user"), "accept: %s has no way to prove a user; expected add_headers: {user: NAME}",
+		             words[l->accept]);
 	listener_tls(p, l, node);
+	listener_capture(p, l, node);
 	if (!l->limits.streams)
 		l->limits.streams = overlay ? 1000 : 100;
 }
@@ -131,18 +151,49 @@ static void cluster_endpoints(struct config_parser *p, const struct config_clust
 		config_error(p, at(node, "health_check"), "endpoints: target has no endpoint to check; expected none here");
 }
 
+/* Packets leave through a device; there is nothing to connect to. */
+static void cluster_ip(struct config_parser *p, const struct config_cluster *c, const struct yaml_node *node)
+{
+	static const char *const none[] = {"endpoints", "tls", "health_check", "allow_targets", "deny_targets", "hash_header"};
+
+	if (!c->device)
+		config_error(p, node, "device is missing; expected device: NAME, one of tunnels, with carry: ip");
+	for (unsigned i = 0; i < sizeof(none) / sizeof(*none); i++)
+		if (config_find(node, none[i]))
+			config_error(p, at(node, none[i]), "carry: ip has no use for %s; expected none here", none[i]);
+}
+
+/* Endpoints get plain datagrams. */
+static void cluster_udp(struct config_parser *p, const struct config_cluster *c, const struct yaml_node *node)
+{
+	if (c->tls.enabled)
+		config_error(p, at(node, "tls"), "TLS does not go over carry: udp; expected none");
+	if (c->health_check.interval)
+		config_error(p, at(node, "health_check"), "an endpoint cannot be checked with carry: udp; expected none");
+	for (size_t i = 0; i < c->n_endpoints; i++)
+		if (c->endpoints[i].address.unix_path)
+			config_error(p, at(node, "endpoints"), "\"%.120s\" is a Unix socket; expected HOST:PORT with carry: udp",
+			             c->endpoints[i].address.text);
+}
+
 static void finish_cluster(struct config_parser *p, void *base, const struct yaml_node *node)
 {
 	struct config_cluster *c = base;
 
-	if (c->carry != CONFIG_H1 && c->carry != CONFIG_H2 && c->carry != CONFIG_CARRY_TCP) {
-		config_error(p, at(node, "carry"), "carry: %s is " LATER "; expected h1, h2 or tcp", at(node, "carry")->text);
+	if (c->carry == CONFIG_H3) {
+		config_error(p, at(node, "carry"), "carry: h3 is " LATER "; expected h1, h2, tcp, udp or ip");
 		return;
 	}
-	cluster_endpoints(p, c, node);
+	if (c->carry == CONFIG_CARRY_IP) {
+		cluster_ip(p, c, node);
+	} else {
+		cluster_endpoints(p, c, node);
+		if (c->device || c->pool.n || c->advertise.n || c->nat)
+			config_error(p, node, "device, pool, advertise and nat are for carry: ip; expected none of them here");
+	}
+	if (c->carry == CONFIG_CARRY_UDP)
+		cluster_udp(p, c, node);
 	cluster_tls(p, c, node);
-	if (c->device || c->pool.n || c->advertise.n || c->nat)
-		config_error(p, node, "device, pool, advertise and nat are for carry: ip, which is " LATER);
 	if (c->hash_header && c->balance != CONFIG_HASH)
 		config_error(p, at(node, "hash_header"), "hash_header without balance: hash; expected balance: hash");
 	if (c->ttl_min > c->ttl_max)
@@ -150,7 +201,7 @@ static void finish_cluster(struct config_parser *p, void *base, const struct yam
 	if (c->health_check.path && c->carry == CONFIG_CARRY_TCP)
 		config_error(p, at(node, "health_check"), "a path cannot be asked for with carry: tcp; expected none");
 	if (!c->max_connections)
-		c->max_connections = c->carry == CONFIG_H2 ? 4 : 1024;
+		c->max_connections = c->carry == CONFIG_H2 ? 4 : c->carry == CONFIG_CARRY_UDP ? 65536 : 1024;
 }
 
 static void finish_health_check(struct config_parser *p, void *base, const struct yaml_node *node)
@@ -246,7 +297,7 @@ void config_finish(struct config_parser *p, const struct config_object *object, 
 		{"tls", finish_tls}, {"peer", finish_peer}, {"ip condition", finish_ip}, {"retry", finish_retry},
 		{"listener", finish_listener}, {"cluster", finish_cluster}, {"health check", finish_health_check},
 		{"address space", finish_space}, {"rule", finish_rule}, {"authorizer", finish_authorizer}, {"user", finish_user},
-		{"access log", finish_log},
+		{"access log", finish_log}, {"tunnel", config_finish_tunnel},
 	};
 
 	for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++)

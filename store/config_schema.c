@@ -53,6 +53,8 @@ FIELDS(limits) = {
 	 .doc = "A connection without flows is closed after this. 0: never."},
 	{"abuse_events", S_U32, W_INT, AT(config_limits, abuse_events), .min = 10, .max = 1000000, .preset = "1000",
 	 .doc = "Resets, SETTINGS, PING, empty frames etc. per 10 seconds before an HTTP/2 connection is ended."},
+	{"flows", S_U32, W_INT, AT(config_limits, flows), .min = 1, .max = 16777216, .preset = "65536",
+	 .doc = "accept udp, socks5, transparent: UDP flows per tunnel worker; datagrams of further ones are dropped."},
 };
 static OBJECT(limits, "limits", config_limits);
 
@@ -118,11 +120,12 @@ FIELDS(ip_match) = {
 	{"source", S_PREFIXES, W_PREFIXES, AT(config_ip_match, source), .doc = "Prefixes of the packet's source."},
 	{"destination", S_PREFIXES, W_PREFIXES, AT(config_ip_match, destination),
 	 .doc = "Prefixes of the packet's destination."},
-	{"port", S_NONE, W_PORTS, .doc = "Destination port, or a range: 8000-8999."},
+	{"port", S_NONE, W_PORTS, AT(config_ip_match, port_low), .count_offset = offsetof(struct config_ip_match, port_high),
+	 .doc = "Destination port, or a range: 8000-8999."},
 	{NULL, S_U16, W_NONE, AT(config_ip_match, port_low)},
 	{NULL, S_U16, W_NONE, AT(config_ip_match, port_high)},
 };
-static OBJECT(ip_match, "ip condition", config_ip_match);
+static OBJECT(ip_match, "ip condition", config_ip_match, .absent_is_zero = true);
 
 FIELDS(config_match_object) = {
 	{"method", S_STRS, W_SOME, AT(config_match, methods),
@@ -142,11 +145,27 @@ FIELDS(config_match_object) = {
 	{"source", S_PREFIXES, W_PREFIXES, AT(config_match, sources), .doc = "Prefixes of the client's address."},
 	{"time", S_LIST, W_TIMES, AT(config_match, times), .count_offset = offsetof(struct config_match, n_times),
 	 .object = &window, .doc = "Windows such as \"Mon-Fri 08:00-18:00 Europe/Warsaw\"."},
-	{"ip", S_OBJECT, W_OBJECT, AT(config_match, ip), .object = &ip_match, .doc = "Inner packets (not in this version)."},
+	{"ip", S_OBJECT, W_OBJECT, AT(config_match, ip), .object = &ip_match,
+	 .doc = "The inner flow, where packets enter or leave (a TUN device, carry ip); nothing else has one."},
 };
 OBJECT(config_match_object, "match", config_match);
 
 /* --- listeners and clusters ------------------------------------------------------------------------------------------ */
+
+FIELDS(capture) = {
+	{"protocol", S_NONE, W_CAPTURED, .preset = "[tcp, udp]", .doc = "tcp, udp or both."},
+	{NULL, S_BOOL, W_NONE, AT(config_capture, tcp)},
+	{NULL, S_BOOL, W_NONE, AT(config_capture, udp)},
+	{"destinations", S_PREFIXES, W_PREFIXES, AT(config_capture, destinations), .doc = "To these prefixes; without it to all."},
+	{"exclude", S_PREFIXES, W_PREFIXES, AT(config_capture, exclude), .doc = "But not to these."},
+	{"ports", S_NONE, W_PORTS, AT(config_capture, port_low), .count_offset = offsetof(struct config_capture, port_high),
+	 .doc = "To this port, or range of ports: 8000-8999; without it to all."},
+	{NULL, S_U16, W_NONE, AT(config_capture, port_low)},
+	{NULL, S_U16, W_NONE, AT(config_capture, port_high)},
+	{"local", S_BOOL, W_BOOL, AT(config_capture, local), .preset = "false",
+	 .doc = "true: also what programs of this machine begin, other than Hermes itself."},
+};
+static OBJECT(capture, "capture", config_capture, .absent_is_zero = true);
 
 FIELDS(listener) = {
 	{"name", S_STR, W_NAME, AT(config_listener, name), .flags = F_REQUIRED, .doc = "Unique among the listeners."},
@@ -154,8 +173,9 @@ FIELDS(listener) = {
 	 .doc = "ADDRESS:PORT, [V6]:PORT, :PORT (any address) or unix:/PATH."},
 	{"accept", S_U32, W_ENUM, AT(config_listener, accept), .flags = F_REQUIRED,
 	 NAMES("http", "tcp", "socks5", "overlay", "udp", "transparent"),
-	 .doc = "What comes in: http, tcp, socks5, overlay (udp and transparent: not in this version)."},
-	{"target", S_ADDRESS, W_TARGET, AT(config_listener, target), .doc = "accept tcp: HOST:PORT that connections lead to."},
+	 .doc = "What comes in: http, tcp, socks5, overlay, udp or transparent."},
+	{"target", S_ADDRESS, W_TARGET, AT(config_listener, target), 
+	 .doc = "accept tcp and udp: HOST:PORT that connections and datagrams lead to."},
 	{"add_headers", S_PAIRS, W_ADD_HEADERS, AT(config_listener, add_headers), .doc = "Headers to add to each request."},
 	{"remove_headers", S_STRS, W_HEADERS, AT(config_listener, remove_headers), .doc = "Headers to take off each request."},
 	{"trust_headers", S_BOOL, W_BOOL, AT(config_listener, trust_headers), .preset = "false",
@@ -166,6 +186,8 @@ FIELDS(listener) = {
 	{"peers", LIST(config_listener, peers, peer), .form = W_OBJECTS,
 	 .doc = "accept overlay: who may connect. Without it: nodes of the own domain, for any user."},
 	{"limits", S_OBJECT, W_OBJECT, AT(config_listener, limits), .object = &limits, .doc = "Bounds on clients."},
+	{"capture", S_OBJECT, W_OBJECT, AT(config_listener, capture), .object = &capture,
+	 .doc = "accept transparent: what it takes; without it all TCP and UDP that passes through this machine."},
 };
 static OBJECT(listener, "listener", config_listener);
 
@@ -196,7 +218,9 @@ FIELDS(health_check) = {
 	 .doc = "Successes in a row that bring an endpoint back."},
 	{"unhealthy", S_U32, W_INT, AT(config_health_check, unhealthy), .min = 1, .max = 100, .preset = "3",
 	 .doc = "Failures in a row that take it out."},
-	{"status", S_NONE, W_STATUS, .preset = "200-399", .doc = "HTTP status codes that count as success."},
+	{"status", S_NONE, W_STATUS, AT(config_health_check, status_low),
+	 .count_offset = offsetof(struct config_health_check, status_high), .preset = "200-399",
+	 .doc = "HTTP status codes that count as success."},
 	{NULL, S_U16, W_NONE, AT(config_health_check, status_low)},
 	{NULL, S_U16, W_NONE, AT(config_health_check, status_high)},
 };
@@ -214,7 +238,7 @@ static OBJECT(ejection, "ejection", config_ejection);
 FIELDS(cluster) = {
 	{"name", S_STR, W_NAME, AT(config_cluster, name), .flags = F_REQUIRED, .doc = "Unique among the clusters."},
 	{"carry", S_U32, W_ENUM, AT(config_cluster, carry), .flags = F_REQUIRED, NAMES("h1", "h2", "h3", "tcp", "udp", "ip"),
-	 .doc = "How traffic is carried: h1, h2, tcp (h3, udp and ip: not in this version)."},
+	 .doc = "How traffic is carried: h1, h2, tcp, udp or ip (h3: not in this version)."},
 	{"tls", S_OBJECT, W_TLS, AT(config_cluster, tls), .object = &tls, .doc = "TLS with the node's identity; without it plain."},
 	{"endpoints", LIST(config_cluster, endpoints, config_endpoint_object), .form = W_ENDPOINTS,
 	 .doc = "Next hops, each HOST:PORT or {address: , weight: }; or `target`: the address that the request names."},
@@ -234,17 +258,20 @@ FIELDS(cluster) = {
 	{"idle_timeout", S_U32, W_DURATION, AT(config_cluster, idle_timeout), .max = DAY, .preset = "90s",
 	 .doc = "A pooled connection without flows is closed after this. 0: never."},
 	{"max_connections", S_U32, W_INT, AT(config_cluster, max_connections), .max = 1000000, .preset = "0",
-	 .doc = "Connections per endpoint and tunnel worker. 0: 4 with h2, 1024 elsewhere."},
+	 .doc = "Connections (carry udp: flows) per endpoint and tunnel worker. 0: 4 with h2, 65536 with udp, 1024 elsewhere."},
 	{"max_streams", S_U32, W_INT, AT(config_cluster, max_streams), .min = 1, .max = 100000, .preset = "1000",
 	 .doc = "Streams of an HTTP/2 connection, below what the peer allows."},
 	{"ttl_min", S_U32, W_SECONDS, AT(config_cluster, ttl_min), .min = SECOND, .max = 7 * DAY, .preset = "5s",
 	 .doc = "A resolved name holds at least this long."},
 	{"ttl_max", S_U32, W_SECONDS, AT(config_cluster, ttl_max), .min = SECOND, .max = 7 * DAY, .preset = "300s",
 	 .doc = "A resolved name holds at most this long."},
-	{"device", S_STR, W_NAME, AT(config_cluster, device), .doc = "carry ip: a device of tunnels (not in this version)."},
-	{"pool", S_PREFIXES, W_PREFIXES, AT(config_cluster, pool), .doc = "carry ip: addresses given to clients (not in this version)."},
-	{"advertise", S_PREFIXES, W_PREFIXES, AT(config_cluster, advertise), .doc = "carry ip: routes told (not in this version)."},
-	{"nat", S_BOOL, W_BOOL, AT(config_cluster, nat), .preset = "false", .doc = "carry ip: source NAT (not in this version)."},
+	{"device", S_STR, W_NAME, AT(config_cluster, device),
+	 .doc = "carry ip: the device of tunnels through which packets leave into this machine's own IP stack."},
+	{"pool", S_PREFIXES, W_PREFIXES, AT(config_cluster, pool), .doc = "carry ip: addresses given to clients that ask."},
+	{"advertise", S_PREFIXES, W_PREFIXES, AT(config_cluster, advertise),
+	 .doc = "carry ip: the routes that clients are told, and beyond which nothing is let through; without it all."},
+	{"nat", S_BOOL, W_BOOL, AT(config_cluster, nat), .preset = "false",
+	 .doc = "carry ip: true: what leaves this machine bears its own address (source NAT)."},
 };
 static OBJECT(cluster, "cluster", config_cluster);
 
@@ -339,10 +366,30 @@ FIELDS(identity) = {
 };
 static OBJECT(identity, "identity", config_identity);
 
+FIELDS(network) = {
+	{"prefix", S_PREFIX, W_PREFIX, AT(config_network, prefix), .flags = F_REQUIRED,
+	 .doc = "Packets to these addresses enter the overlay; of several prefixes the longest holds."},
+	{"add_headers", S_PAIRS, W_ADD_HEADERS, AT(config_network, add_headers), .doc = "Headers to add to their tunnel's request."},
+	{"over_udp", S_ADDRESS, W_TARGET, AT(config_network, over_udp),
+	 .doc = "HOST:PORT: packets go there as payload of CONNECT-UDP, for far ends without CONNECT-IP."},
+};
+static OBJECT(network, "network", config_network);
+
 FIELDS(tunnel) = {
-	{"name", S_STR, W_NAME, AT(config_tunnel, name), .flags = F_REQUIRED, .doc = "Name of the TUN device."},
-	{"addresses", S_STRS, W_DEVICE_ADDRESSES, AT(config_tunnel, addresses), .doc = "Its prefixes, or `assigned`."},
+	{"name", S_STR, W_NAME, AT(config_tunnel, name), .flags = F_REQUIRED, .doc = "Name of the TUN device, at most 15 bytes."},
+	{"addresses", S_STRS, W_DEVICE_ADDRESSES, AT(config_tunnel, addresses),
+	 .doc = "Addresses of the device, such as 10.8.0.2/32; or `assigned`: what the far end gives."},
 	{NULL, S_BOOL, W_NONE, AT(config_tunnel, assigned)},
+	{"mtu", S_U32, W_INT, AT(config_tunnel, mtu), .min = 1280, .max = 65535, .preset = "1500", .doc = "Its MTU, bytes."},
+	{"queues", S_U32, W_INT, AT(config_tunnel, queues), .min = 1, .max = 8, .preset = "1",
+	 .doc = "Its queues; one worker reads them all."},
+	{"offload", S_BOOL, W_BOOL, AT(config_tunnel, offload), .preset = "true",
+	 .doc = "Segmentation offload, where the kernel has it: packets of up to 64 KiB cross in one piece."},
+	{"networks", LIST(config_tunnel, networks, network), .form = W_OBJECTS,
+	 .doc = "Split tunnelling: only packets to these prefixes enter the overlay."},
+	{"exclude", S_PREFIXES, W_PREFIXES, AT(config_tunnel, exclude), .doc = "Prefixes in networks that keep their way outside."},
+	{"require_user", S_BOOL, W_BOOL, AT(config_tunnel, require_user), .preset = "false",
+	 .doc = "true: every network must name its user in add_headers."},
 };
 static OBJECT(tunnel, "tunnel", config_tunnel);
 
@@ -395,6 +442,14 @@ FIELDS(node) = {
 	 .doc = "A worker whose memory grows above this is replaced. 0: never."},
 	{"drain_timeout", S_U32, W_DURATION, AT(config, drain_timeout), .max = DAY, .preset = "30s",
 	 .doc = "How long a worker that stops may finish its flows."},
+	{"datagram_queue", S_U64, W_SIZE, AT(config, datagram_queue), .min = 64 * KiB, .max = 1024 * MiB, .preset = "1MiB",
+	 .doc = "Datagrams of a flow that may wait to enter its tunnel; the oldest is dropped first."},
+	{"datagram_age", S_U32, W_DURATION, AT(config, datagram_age), .min = 10, .max = 3600 * SECOND, .preset = "2s",
+	 .doc = "How long they may wait."},
+	{"resume_timeout", S_U32, W_DURATION, AT(config, resume_timeout), .max = DAY, .preset = "30s",
+	 .doc = "How long a tunnel between Hermes nodes outlives the connection under it. 0: not at all."},
+	{"resume_bytes", S_U32, W_SIZE, AT(config, resume_bytes), .min = 64 * KiB, .max = 1024 * MiB, .preset = "1MiB",
+	 .doc = "How much of such a tunnel is kept, to be sent again, until the far end has it."},
 };
 static OBJECT(node, "node", config);
 
@@ -406,7 +461,7 @@ FIELDS(config_document) = {
 	{"overlay_headers", S_STRS, W_HEADERS, AT(config, overlay_headers),
 	 .doc = "Further headers of the overlay's own, removed from what comes in from outside."},
 	{"listeners", LIST(config, listeners, listener), .form = W_OBJECTS, .doc = "Where traffic comes in."},
-	{"tunnels", LIST(config, tunnels, tunnel), .form = W_OBJECTS, .doc = "TUN devices (not in this version)."},
+	{"tunnels", LIST(config, tunnels, tunnel), .form = W_OBJECTS, .doc = "TUN devices."},
 	{"clusters", LIST(config, clusters, cluster), .form = W_OBJECTS, .doc = "Next hops."},
 	{"address_spaces", LIST(config, spaces, space), .form = W_OBJECTS,
 	 .doc = "The same name or prefix leads different users to different places."},
@@ -429,5 +484,6 @@ FIELDS(config_document) = {
 	{NULL, S_BOOL, W_NONE, AT(config, examines.all_headers)},
 	{NULL, S_STRS, W_NONE, AT(config, examined_headers)},
 	{NULL, S_STRS, W_NONE, AT(config, internal_headers)},
+	{NULL, S_BOOL, W_NONE, AT(config, examines.ip)},
 };
 OBJECT(config_document, "document", config);

@@ -26,10 +26,12 @@ enum config_form {
 	W_WORDS,       /* as W_SOME, each one of names; stored as bits */
 	W_HEADERS,     /* list of header names */
 	W_ADD_HEADERS, /* map of header names to values */
-	W_ADDRESS, W_TARGET /* an address whose host may be a name; port needed */, W_LISTEN, W_PREFIXES,
+	W_ADDRESS, W_TARGET /* an address whose host may be a name; port needed */, W_LISTEN, W_PREFIX, W_PREFIXES,
 	W_OBJECT, W_OBJECTS, W_KEYED /* map; the key goes into the element's `key` */,
 	/* forms of their own, in config_forms.c */
-	W_TLS, W_ENDPOINTS, W_TARGETS, W_PATHS, W_HEADER_MATCHES, W_TIMES, W_PROTOCOL, W_PORTS, W_STATUS, W_ALLOW, W_DENY,
+	W_TLS, W_ENDPOINTS, W_TARGETS, W_PATHS, W_HEADER_MATCHES, W_TIMES, W_PROTOCOL, W_ALLOW, W_DENY,
+	W_PORTS, W_STATUS /* S_NONE: the range's low end lies at offset, its high end at count_offset */,
+	W_CAPTURED,    /* tcp, udp or both */
 	W_SPEAKS,      /* peers: users or headers; "*" or none: any */
 	W_DEVICE_ADDRESSES,
 };

@@ -248,6 +248,14 @@ static void value_some(struct config_parser *p, const struct config_field *f, st
 		config_value_strings(p, out, node, f->form == W_LOWER);
 }
 
+static void value_prefix(struct config_parser *p, struct config_prefix *out, const struct yaml_node *node)
+{
+	const char *why;
+
+	if (config_scalar(p, node, "a prefix such as 10.0.0.0/8") && config_prefix_parse(node->text, out, &why))
+		config_error(p, node, "\"%.80s\": %s; expected a prefix such as 10.0.0.0/8", node->text, why);
+}
+
 void config_value_prefixes(struct config_parser *p, struct config_prefixes *out, const struct yaml_node *node)
 {
 	const struct yaml_node *k = node->kind == YAML_LIST ? node->first : node;
@@ -424,6 +432,7 @@ void config_value(struct config_parser *p, const struct config_field *f, void *b
 	case W_HEADERS: value_headers(p, at, node); break;
 	case W_ADD_HEADERS: value_add_headers(p, at, node); break;
 	case W_ADDRESS: case W_TARGET: case W_LISTEN: value_address(p, f, at, node); break;
+	case W_PREFIX: value_prefix(p, at, node); break;
 	case W_PREFIXES: config_value_prefixes(p, at, node); break;
 	default: break;
 	}

@@ -66,10 +66,13 @@ static void unknown_key(struct config_parser *p, const struct config_object *obj
 
 static void preset(struct config_parser *p, const struct config_field *f, void *base)
 {
+	struct yaml_node udp = {.kind = YAML_SCALAR, .plain = true, .text = "udp"};
+	struct yaml_node tcp = {.kind = YAML_SCALAR, .plain = true, .text = "tcp", .next = &udp};
+	struct yaml_node both = {.kind = YAML_LIST, .n = 2, .first = &tcp};
 	struct yaml_node node = {.kind = YAML_SCALAR, .plain = true, .text = f->preset};
 
-	if (f->form == W_STATUS)
-		config_form(p, f, base, &node);
+	if (f->form == W_STATUS || f->form == W_CAPTURED)
+		config_form(p, f, base, f->form == W_STATUS ? &node : &both);
 	else
 		config_value(p, f, base, &node);
 }
@@ -155,7 +158,7 @@ static void parse_field(struct config_parser *p, const struct config_field *f, c
 	case W_OBJECTS: parse_objects(p, f, base, node); break;
 	case W_KEYED: parse_keyed(p, f, base, node); break;
 	case W_TLS: case W_ENDPOINTS: case W_TARGETS: case W_PATHS: case W_HEADER_MATCHES: case W_TIMES: case W_PROTOCOL:
-	case W_PORTS: case W_STATUS: case W_ALLOW: case W_DENY: case W_SPEAKS: case W_DEVICE_ADDRESSES:
+	case W_PORTS: case W_STATUS: case W_CAPTURED: case W_ALLOW: case W_DENY: case W_SPEAKS: case W_DEVICE_ADDRESSES:
 		config_form(p, f, base, node);
 		break;
 	default: config_value(p, f, base, node);

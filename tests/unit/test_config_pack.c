@@ -38,12 +38,13 @@ static struct config *parse_file(const char *path)
 }
 
 static const char *const examples[] = {"packaging/examples/hermes.yaml", "packaging/examples/dependent.yaml",
+                                       "packaging/examples/tunnel.yaml", "packaging/examples/exit.yaml",
                                        "packaging/examples/standalone.yaml"};
 
 static void test_round_trip(void **state)
 {
 	(void)state;
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < sizeof(examples) / sizeof(*examples); i++) {
 		struct config *config = parse_file(examples[i]), *copy;
 		uint8_t *data, *again;
 		size_t length, n;
@@ -73,7 +74,7 @@ static void test_round_trip(void **state)
 static void test_json_parses(void **state)
 {
 	(void)state;
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < sizeof(examples) / sizeof(*examples); i++) {
 		struct config_report report = {0};
 		struct config *config = parse_file(examples[i]), *again;
 		char *a = config_json(config), *b;
@@ -93,7 +94,7 @@ static void test_json_parses(void **state)
 /* No cut and no flipped byte crashes; a cut is always seen. */
 static void test_damage(void **state)
 {
-	struct config *config = parse_file(examples[2]), *copy;
+	struct config *config = parse_file(examples[4]), *copy;
 	uint8_t *data;
 	size_t length;
 
