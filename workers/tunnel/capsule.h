@@ -88,6 +88,7 @@ struct capsule_cursor {
 	uint64_t offset;                      /* bytes seen */
 	uint64_t boundary;                    /* offset of the last capsule's end (0: none yet) */
 	uint64_t type, left;
+	uint64_t own;                         /* bytes up to boundary that were capsules of Hermes' own: not counted between its ends */
 	uint64_t ack;                         /* the last CAPSULE_HERMES_ACK's value */
 	bool move;                            /* a CAPSULE_HERMES_MOVE came */
 	uint8_t header[CAPSULE_HEADER_MAX];

@@ -11,6 +11,8 @@ static void end_capsule(struct capsule_cursor *cursor, uint64_t offset)
 		cursor->ack = value;
 	if (cursor->type == CAPSULE_HERMES_MOVE)
 		cursor->move = true;
+	if (cursor->type == CAPSULE_HERMES_ACK || cursor->type == CAPSULE_HERMES_MOVE)
+		cursor->own += offset - cursor->boundary;
 	cursor->header_length = 0;
 	cursor->boundary = offset;
 }

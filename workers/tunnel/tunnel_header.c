@@ -179,6 +179,10 @@ static bool member(const char *name, size_t n, const struct item *item, struct t
 		out->received = item->number;
 		return item->kind == INTEGER;
 	}
+	if (n == 4 && memcmp(name, "from", n) == 0) {
+		out->from = item->number;
+		return item->kind == INTEGER;
+	}
 	return n != 2 || memcmp(name, "id", n) != 0 || read_id(item, out);
 }
 
@@ -241,6 +245,6 @@ void tunnel_header_set(struct head *head, const struct tunnel_header *header)
 	}
 	n += sprintf(value + n, "received=%llu", (unsigned long long)header->received);
 	if (header->joined)
-		sprintf(value + n, ", joined");
+		sprintf(value + n, ", joined, from=%llu", (unsigned long long)header->from);
 	head_set(head, TUNNEL_HEADER, value);
 }
