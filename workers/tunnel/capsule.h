@@ -62,10 +62,10 @@ struct capsule_reader {
 	struct chunks held;                   /* of the capsule under way */
 	struct chunks *consumed;              /* NULL, or: gets the chunks that pieces point into, for the caller to clear */
 };
-/* Takes all of chunks (empty after), but where a callback sets `paused`: then it stops behind that capsule and leaves the rest.
- * Callbacks must not free the reader. A DATAGRAM longer than CAPSULE_DATAGRAM_MAX is CAPSULE_TOO_LONG (RFC 9298 5). Types other than
- * DATAGRAM and 1 to 3 are skipped, however long, without being kept (RFC 9297 3.2); so are 1 to 3 where there is no
- * callback for them. */
+/* Takes all of chunks (empty after), but where a callback sets `paused`: then it stops behind that capsule and leaves the
+ * rest. Callbacks must not free the reader. A DATAGRAM longer than CAPSULE_DATAGRAM_MAX is CAPSULE_TOO_LONG (RFC 9298 5).
+ * Types other than DATAGRAM and 1 to 3 are skipped, however long, without being kept (RFC 9297 3.2); so are 1 to 3 where
+ * there is no callback for them. */
 enum capsule_result capsule_read(struct capsule_reader *reader, struct chunks *chunks);
 /* The stream may end here; false: inside a capsule (malformed, RFC 9297 3.3). */
 bool capsule_read_end(const struct capsule_reader *reader);

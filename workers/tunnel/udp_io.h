@@ -12,6 +12,7 @@
 #define UDP_BATCH 32u                 /* messages per system call */
 #define UDP_PAYLOAD_MAX 65527u        /* RFC 9298 5 */
 #define UDP_SEGMENTS_MAX 64u          /* per message (the kernel's UDP_MAX_SEGMENTS) */
+#define UDP_RUN_MAX 1024u             /* datagrams in one run: always fits an empty batch */
 
 /* Don't-fragment, ECN not-ECT, GRO on, buffers of 1 MiB, IP_PKTINFO where asked (wildcard listeners answer from the address
  * that they were asked at), IP_RECVORIGDSTADDR where asked (transparent), IP_RECVERR for connected ones. 0 or -errno. */
@@ -26,8 +27,8 @@ struct udp_received {
 	const struct sockaddr_storage *from;  /* NULL: connected */
 	const struct sockaddr_storage *to;    /* local address by UDP_PKTINFO or UDP_ORIGINAL (with port); NULL: not known */
 };
-/* Returns how many were received (at most max, itself at most UDP_BATCH), 0 when none waits, or -errno (a pending ICMP
- * error of a connected socket: -ECONNREFUSED etc.). */
+/* Returns how many were received (at most max, itself at most UDP_BATCH; fewer does not mean that no more wait), 0 when
+ * none waits, or -errno (a pending ICMP error of a connected socket: -ECONNREFUSED etc.). */
 int udp_receive(int fd, struct udp_received *out, unsigned max);
 
 /* Outgoing. A queue of this turn's datagrams as pieces of memory that others own; equal-sized neighbours to the same peer
@@ -35,13 +36,23 @@ int udp_receive(int fd, struct udp_received *out, unsigned max);
 struct udp_sender;
 struct udp_sender *udp_sender_new(void);    /* one per worker */
 void udp_sender_free(struct udp_sender *sender);
-/* Adds one datagram (segment 0) or a run of them. to NULL: connected; from NULL: the socket's own. Pieces must live until
- * udp_flush(). False: the batch is full, flush first. */
+/* Adds one datagram (segment 0; n may be 0: an empty one) or a run of them, at most UDP_RUN_MAX. to NULL: connected; from NULL:
+ * the socket's own. Pieces must live until udp_flush(). False: the batch is full, flush first. */
 bool udp_add(struct udp_sender *sender, const struct sockaddr_storage *to, const struct sockaddr_storage *from,
              const struct iovec *pieces, unsigned n, uint32_t segment);
 /* Sends. *sent: datagrams (runs count each) that the kernel took; *too_long: those dropped because they exceed the path's
- * MTU (EMSGSIZE). Returns 0, -EAGAIN (the socket's buffer is full: the rest stays queued only if the caller adds it again) or
- * -errno of a peer's ICMP error. Empties the queue; *taken: how many udp_add() calls were sent whole. */
+ * MTU (EMSGSIZE). Returns 0, -EAGAIN (the socket's buffer is full: udp_keep() what is left, wait until it is writable), or
+ * -errno of a connected peer's ICMP error. Empties the queue; *taken: how many udp_add() calls were sent whole. */
 int udp_flush(struct udp_sender *sender, int fd, unsigned *taken, unsigned *sent, unsigned *too_long);
+
+/* After -EAGAIN, before anything else is added: a copy of what was not sent; NULL: nothing. free() is enough. */
+struct udp_kept;
+struct udp_kept *udp_keep(struct udp_sender *sender);
+/* Tries again, the sender being empty: *kept becomes what is left after that, NULL: nothing. Returns as udp_flush(). */
+int udp_flush_kept(struct udp_sender *sender, struct udp_kept **kept, int fd, unsigned *sent, unsigned *too_long);
+
+/* After a call on a connected socket failed with `error` (positive errno): empties its error queue; returns the ICMP error
+ * found there, else `error`, or 0 where it says no more than that a datagram was too long. */
+int udp_error(int fd, int error);
 
 #endif
