@@ -361,11 +361,63 @@ static bool meets_time(const struct config_match *m, const struct match_input *i
 	          m->n_times > 1 ? " and others" : "");
 }
 
+static const char *address_text(const struct in6_addr *address, char out[INET6_ADDRSTRLEN])
+{
+	if (IN6_IS_ADDR_V4MAPPED(address))
+		return inet_ntop(AF_INET, address->s6_addr + 12, out, INET6_ADDRSTRLEN);
+	return inet_ntop(AF_INET6, address, out, INET6_ADDRSTRLEN);
+}
+
+/* Of the same family: "::/0" is no IPv4 address's network, though all are mapped into it. */
+static bool in_networks(const struct config_prefixes *networks, const struct in6_addr *address)
+{
+	for (size_t i = 0; i < networks->n; i++) {
+		const struct config_prefix *p = &networks->v[i];
+		bool v4 = p->bits >= 96 && IN6_IS_ADDR_V4MAPPED(&p->address);
+
+		if (v4 == !!IN6_IS_ADDR_V4MAPPED(address) && config_prefix_contains(p, address))
+			return true;
+	}
+	return networks->n == 0;
+}
+
+static bool meets_packet(const struct config_ip_match *m, const struct match_packet *in, char *why, size_t size)
+{
+	char text[INET6_ADDRSTRLEN];
+
+	if (!m->present)
+		return true;
+	if (!in->present)
+		return no(why, size, "ip: is about packets inside tunnels");
+	if (m->protocol && m->protocol != in->protocol)
+		return no(why, size, "ip protocol is %u, wants %u", in->protocol, m->protocol);
+	if (!in_networks(&m->source, &in->source))
+		return no(why, size, "ip source is %s, in none of the prefixes", address_text(&in->source, text));
+	if (!in_networks(&m->destination, &in->destination))
+		return no(why, size, "ip destination is %s, in none of the prefixes", address_text(&in->destination, text));
+	if (m->port_low && !in->port)
+		return no(why, size, "ip port is none, wants %u-%u", m->port_low, m->port_high);
+	if (m->port_low && (in->port < m->port_low || in->port > m->port_high))
+		return no(why, size, "ip port is %u, wants %u-%u", in->port, m->port_low, m->port_high);
+	return true;
+}
+
+bool match_packet(struct match_packet *out, bool inner, uint32_t protocol, const char *source, const char *destination,
+                  uint32_t port)
+{
+	*out = (struct match_packet){ .present = inner };
+	if (!inner)
+		return true;
+	out->protocol = (uint8_t)protocol;
+	out->port = (uint16_t)port;
+	return protocol <= 255 && port <= 65535 && source && match_address(source, &out->source) && destination &&
+	       match_address(destination, &out->destination);
+}
+
 bool match_meets(const struct config_match *m, const struct match_input *in, char *why, size_t size)
 {
-	if (m->ip.present)
-		return no(why, size, "ip: matches inner packets only");
-	return meets_authorities(&m->authorities, in->authority, why, size) && meets_methods(m, in, why, size) &&
+	return meets_packet(&m->ip, &in->ip, why, size) && meets_authorities(&m->authorities, in->authority, why, size) &&
+	       meets_methods(m, in, why, size) &&
 	       meets_list(&m->users, "user", in->user, exact, why, size) &&
 	       meets_list(&m->listeners, "listener", in->listener, exact, why, size) &&
 	       meets_list(&m->identities, "identity", in->peer, exact, why, size) &&

@@ -6,6 +6,11 @@
  * without case. CONNECT-UDP and CONNECT-IP as a method mean extended CONNECT (or Upgrade) with that protocol; CONNECT means
  * every CONNECT.
  *
+ * A match with `ip:` holds for packets inside tunnels only; one without says nothing about packets, and holds for a packet where
+ * it holds for the tunnel that the packet travels in. (Which policies are asked about packets at all: workers/policy/assess.h.)
+ * Addresses and protocol are those of the flow's first packet, and port is the destination's; a packet without ports (ICMP)
+ * meets no condition on one.
+ *
  * Paths are compared as they came: no percent-decoding and no removal of dot segments, since the next hop gets them
  * unchanged and whoever serves them decides what "%2F" means. An exact path is compared without the query, unless the
  * rule itself has one. */
@@ -22,6 +27,8 @@ struct match_input {
 	/* What policies added so far: as on the wire, an added header replaces the request's own of that name. */
 	const struct match_header *added; size_t n_added;
 	int64_t now;              /* Unix seconds */
+	/* A packet inside the tunnel that the rest describes; present: false where the tunnel (or any request) itself is meant. */
+	struct match_packet { bool present; uint8_t protocol; uint16_t port; struct in6_addr source, destination; } ip;
 };
 
 /* True when every condition holds. why (may be NULL) gets, on false, a phrase for people: "path is /b, wants /a/...". */
@@ -42,7 +49,11 @@ bool match_authority(const char *pattern, const char *authority);
  * -1 when it is empty, not readable or does not fit. */
 #define MATCH_HOST_MAX 264
 int match_host(const char *authority, char host[MATCH_HOST_MAX], int *port);
-/* The address that a host from match_host() is, IPv4 as IPv4-mapped; false for names. Also reads a question's source. */
+/* The address that a host from match_host() is, IPv4 as IPv4-mapped; false for names. Also reads a question's addresses. */
 bool match_address(const char *host, struct in6_addr *address);
+
+/* The packet of a question (its fields of those names). False: it says that it is about a packet, but what it says of it is none. */
+bool match_packet(struct match_packet *out, bool inner, uint32_t protocol, const char *source, const char *destination,
+                  uint32_t port);
 
 #endif

@@ -150,6 +150,16 @@ static enum verdict ask_policy(struct pass *p, const struct config_policy *polic
 	return v == ALLOW && policy->authorizer.address ? ask_authorizer(p, policy) : v;
 }
 
+/* Whether the policy is about what is asked: a packet, or a request. */
+static bool is_about(const struct config *config, const struct config_policy *policy, const struct match_input *input)
+{
+	bool packets = policy->match.ip.present;
+
+	for (size_t i = 0; config->examines.ip && !packets && i < policy->n_rules; i++)
+		packets = policy->rules[i].match.ip.present;
+	return packets == input->ip.present;
+}
+
 enum assess_step assess(const struct config *config, const struct match_input *input,
                         const struct assess_answer *answers, struct assess_verdict *verdict, struct trace *trace)
 {
@@ -164,6 +174,11 @@ enum assess_step assess(const struct config *config, const struct match_input *i
 	verdict->ask = NULL;
 	for (size_t i = 0; i < config->n_policies; i++) {
 		const struct config_policy *policy = &config->policies[i];
+		if (!is_about(config, policy, input)) {
+			trace_add(trace, "policy %s: not asked: it governs %s", policy->name,
+			          input->ip.present ? "tunnels, not their packets" : "packets inside tunnels");
+			continue;
+		}
 		if (!meets(&p, &policy->match, why, sizeof(why))) {
 			trace_add(trace, "policy %s: not asked: %s", policy->name, why);
 			continue;
@@ -180,7 +195,7 @@ enum assess_step assess(const struct config *config, const struct match_input *i
 		}
 	}
 	if (!verdict->n_policies)
-		trace_add(trace, config->n_policies ? "policies: none governs this request: allowed"
-		                                    : "policies: none configured: allowed");
+		trace_add(trace, "policies: none %s: allowed", !config->n_policies ? "configured" :
+		          input->ip.present ? "governs this packet" : "governs this request");
 	return ASSESS_DONE;
 }

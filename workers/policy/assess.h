@@ -5,7 +5,11 @@
  * matches decides; where none does, its default. An authorizer is asked about what these allow, and can only take away;
  * a policy with an authorizer and no rules leaves everything to it. A request that no policy governs is allowed: the
  * routes decide. Policies do not see what others add, so that their order never changes a verdict; the
- * headers added are for the routes and for the next hop. Of two policies that add the same name the later one wins. */
+ * headers added are for the routes and for the next hop. Of two policies that add the same name the later one wins.
+ *
+ * A policy in which `ip:` stands, in its match or in a rule's, governs packets inside tunnels and nothing else; one without
+ * governs requests and tunnels: having been asked when a tunnel began it is not asked about the packets in it. A packet that no
+ * policy governs is allowed. Headers cannot be added to a packet. */
 #ifndef HERMES_POLICY_ASSESS_H
 #define HERMES_POLICY_ASSESS_H
 

@@ -42,6 +42,20 @@ static void put_header(struct json *j, const struct ipc_pairs *headers, size_t i
 	free(joined);
 }
 
+/* input.ip: where the question is about a packet inside a tunnel. */
+static void put_packet(struct json *j, const struct ipc_question *q)
+{
+	if (!q->inner)
+		return;
+	json_begin_object(j, "ip");
+	json_uint(j, "protocol", q->ip_protocol);
+	json_str(j, "source", q->ip_source);
+	json_str(j, "destination", q->ip_destination);
+	if (q->ip_port)
+		json_uint(j, "port", q->ip_port);
+	json_end(j);
+}
+
 char *opa_input(const struct ipc_question *q)
 {
 	struct json j = JSON_INIT;
@@ -57,6 +71,7 @@ char *opa_input(const struct ipc_question *q)
 	json_str(&j, "node", q->peer);
 	json_str(&j, "source", q->source);
 	json_str(&j, "listener", q->listener);
+	put_packet(&j, q);
 	json_begin_object(&j, "headers");
 	for (size_t i = 0; i < q->headers.n; i++)
 		if (!seen_before(&q->headers, i))

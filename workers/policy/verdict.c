@@ -13,7 +13,8 @@ static struct trace trace;
 static struct match_header headers[HEADERS_MAX];
 static struct ipc_pair added[ASSESS_HEADERS_MAX];
 
-/* A question names only headers that the configuration examines; more of them than this come from a liar. */
+/* A question names only headers that the configuration examines; more of them than this come from a liar, and so does a packet
+ * that has no addresses. */
 static bool fill_input(const struct ipc_question *q, struct match_input *in)
 {
 	if (q->headers.n > HEADERS_MAX)
@@ -26,7 +27,7 @@ static bool fill_input(const struct ipc_question *q, struct match_input *in)
 		.n_headers = q->headers.n, .now = q->now,
 	};
 	in->has_source = q->source && match_address(q->source, &in->source);
-	return true;
+	return match_packet(&in->ip, q->inner, q->ip_protocol, q->ip_source, q->ip_destination, q->ip_port);
 }
 
 static struct ipc_assessed copy_question(const struct ipc_question *q)
@@ -87,7 +88,7 @@ enum assess_step verdict_give(struct policy *p, const struct ipc_question *quest
 	if (!config || !p->router || (q.deadline && policy_now() > q.deadline))
 		return ASSESS_DONE;
 	if (!fill_input(&q, &input)) {
-		send_refusal(p, &q, 431, "too many headers");
+		send_refusal(p, &q, 431, "too many headers, or no packet");
 		return ASSESS_DONE;
 	}
 	trace_reset(&trace);

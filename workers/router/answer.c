@@ -147,6 +147,10 @@ int answer(const struct routing *routing, uint64_t generation, const struct ipc_
 		trace_add(trace, "routes: not asked, the request is denied");
 		return 0;
 	}
+	if (a->inner) {
+		trace_add(trace, "routes: not asked, the packet goes where its tunnel goes");
+		return 0;
+	}
 	headers = grow(room->headers, &room->n_headers, a->headers.n + a->add_headers.n, sizeof(*headers));
 	if (!headers)
 		return -ENOMEM;

@@ -27,7 +27,7 @@ struct answer_room {
 void answer_room_free(struct answer_room *room);
 
 /* Fills *out from what policy passed on. trace: NULL, or what policy already told, and then what we add. A denial goes
- * through unchanged. Returns 0 or -ENOMEM. */
+ * through unchanged, and so does what policy says about a packet inside a tunnel: the tunnel was routed when it began. Returns 0 or -ENOMEM. */
 int answer(const struct routing *routing, uint64_t generation, const struct ipc_assessed *assessed,
            struct answer_room *room, struct trace *trace, struct ipc_decision *out);
 

@@ -1,5 +1,6 @@
 #include "workers/tunnel/ask.h"
 
+#include <arpa/inet.h>
 #include <event2/event.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +55,7 @@ struct ask {
 	uint8_t *key;
 	struct ipc_question question; /* of the key under construction */
 	struct ipc_pair headers[EXAMINED_MAX];
+	char ip_source[INET6_ADDRSTRLEN], ip_destination[INET6_ADDRSTRLEN];
 };
 
 /* --- decisions ------------------------------------------------------------------------------------------------------- */
@@ -94,6 +96,11 @@ static struct config_pairs copy_pairs(const struct ipc_pairs *from)
 	return to;
 }
 
+static uint64_t valid_until(uint32_t ms)
+{
+	return ms == UINT32_MAX ? UINT64_MAX : now_us() + (uint64_t)ms * 1000;
+}
+
 static struct decision *decision_new(struct tunnel *tunnel, const struct ipc_decision *m)
 {
 	struct decision *d = calloc(1, sizeof(*d));
@@ -102,7 +109,8 @@ static struct decision *decision_new(struct tunnel *tunnel, const struct ipc_dec
 	*d = (struct decision){.refs = 1, .status = m->status, .error = copy(m->error), .detail = copy(m->detail),
 	                       .route = copy(m->route), .cluster = copy(m->cluster), .move = m->move,
 	                       .retry = {m->retry_on, m->retry_attempts, m->per_try_timeout},
-	                       .timeout = {m->request_timeout, m->idle_timeout}};
+	                       .timeout = {m->request_timeout, m->idle_timeout},
+	                       .valid_until = valid_until(m->valid_ms)};
 	d->add_headers = copy_pairs(&m->add_headers);
 	d->remove_headers = copy_strs(&m->remove_headers);
 	d->policies = copy_strs(&m->policies);
@@ -225,17 +233,39 @@ static bool fill_question(struct ask *ask, const struct origin *origin, const ch
 	return true;
 }
 
+static const char *address_text(const struct in6_addr *address, char out[INET6_ADDRSTRLEN])
+{
+	if (IN6_IS_ADDR_V4MAPPED(address))
+		return inet_ntop(AF_INET, address->s6_addr + 12, out, INET6_ADDRSTRLEN);
+	return inet_ntop(AF_INET6, address, out, INET6_ADDRSTRLEN);
+}
+
+/* NULL: about the request itself. */
+static void fill_inner(struct ask *ask, const struct ask_inner *inner)
+{
+	if (!inner)
+		return;
+	ask->question.inner = true;
+	ask->question.ip_protocol = inner->protocol;
+	ask->question.ip_source = address_text(&inner->source, ask->ip_source);
+	ask->question.ip_destination = address_text(&inner->destination, ask->ip_destination);
+	ask->question.ip_port = inner->port;
+}
+
 static unsigned fill_key(struct ask *ask)
 {
 	const struct ipc_question *q = &ask->question;
 	const char *values[] = {q->listener, q->peer, q->user, q->method, q->protocol, q->scheme, q->authority, q->path,
-	                        q->source};
+	                        q->source, q->ip_source, q->ip_destination};
+	uint32_t numbers[] = {q->inner, q->ip_protocol, q->ip_port};
 	uint8_t *at = ask->key, *end = ask->key + KEY_MAX;
 	/* What another generation is asked about is answered by it, and may be made of other fields. */
 	memcpy(at, &q->generation, sizeof(q->generation));
 	at += sizeof(q->generation);
 	memcpy(at, &ask->seed, sizeof(ask->seed));
 	at += sizeof(ask->seed);
+	memcpy(at, numbers, sizeof(numbers));
+	at += sizeof(numbers);
 	for (size_t i = 0; at && i < sizeof(values) / sizeof(values[0]); i++)
 		at = key_add(at, end, values[i]);
 	for (size_t i = 0; at && i < q->headers.n; i++) {
@@ -330,12 +360,15 @@ static struct decision *cached(struct ask *ask, struct entry *entry)
 	return entry->decision;
 }
 
-struct decision *ask_decision(struct ask *ask, const struct origin *origin, const char *user, const struct head *request,
-                              struct ask_query **query, void (*done)(void *arg, struct decision *decision), void *arg)
+struct decision *ask_inner(struct ask *ask, const struct origin *origin, const char *user, const struct head *request,
+                           const struct ask_inner *inner, struct ask_query **query,
+                           void (*done)(void *arg, struct decision *decision), void *arg)
 {
 	*query = NULL;
 	stats_add(ask->tunnel->self, STATS_WORKER_QUESTIONS, 1);
-	unsigned length = fill_question(ask, origin, user, request) ? fill_key(ask) : 0;
+	bool fits = fill_question(ask, origin, user, request);
+	fill_inner(ask, inner);
+	unsigned length = fits ? fill_key(ask) : 0;
 	if (!length)
 		return refusal(431, "http_request_error", "the fields that decide are too large");
 	struct entry *entry;
@@ -356,6 +389,12 @@ struct decision *ask_decision(struct ask *ask, const struct origin *origin, cons
 	}
 	*query = wait_for(entry, done, arg);
 	return NULL;
+}
+
+struct decision *ask_decision(struct ask *ask, const struct origin *origin, const char *user, const struct head *request,
+                              struct ask_query **query, void (*done)(void *arg, struct decision *decision), void *arg)
+{
+	return ask_inner(ask, origin, user, request, NULL, query, done, arg);
 }
 
 void ask_cancel(struct ask_query *query)

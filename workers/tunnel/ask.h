@@ -2,6 +2,8 @@
 #ifndef HERMES_TUNNEL_ASK_H
 #define HERMES_TUNNEL_ASK_H
 
+#include <netinet/in.h>
+
 #include "workers/tunnel/flow.h"
 #include "workers/tunnel/tunnel.h"
 
@@ -15,6 +17,7 @@ struct decision {
 	struct config_retry retry;
 	struct config_timeout timeout;
 	bool move;
+	uint64_t valid_until;         /* now_us() until which it holds for whoever keeps it; UINT64_MAX: as long as its generation */
 	struct stats_set *route_stats, *cluster_stats;
 };
 void decision_unref(struct decision *decision);
@@ -34,6 +37,12 @@ void ask_answered(struct ask *ask, const struct ipc_decision *message);
  * nobody answered in time) is called later, never inside the call; *query can be cancelled until then. */
 struct decision *ask_decision(struct ask *ask, const struct origin *origin, const char *user, const struct head *request,
                               struct ask_query **query, void (*done)(void *arg, struct decision *decision), void *arg);
+/* The same about a packet that travels inside the tunnel that `request` began: policies that govern packets decide, no route is
+ * looked for (status 0 has no cluster). port: the destination's, 0: none. */
+struct ask_inner { uint8_t protocol; uint16_t port; struct in6_addr source, destination; };
+struct decision *ask_inner(struct ask *ask, const struct origin *origin, const char *user, const struct head *request,
+                           const struct ask_inner *inner, struct ask_query **query,
+                           void (*done)(void *arg, struct decision *decision), void *arg);
 void ask_cancel(struct ask_query *query);
 
 #endif
