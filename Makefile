@@ -12,7 +12,7 @@ PYTHON  ?= /usr/bin/python3
 
 # Libraries, by pkg-config. Each program links what it uses: static archives and --as-needed see to it that only
 # tunnel carries OpenSSL and nghttp2, and only config-sync (and hermesd -t) LMDB and libfyaml.
-PKGS    := libevent_core libnghttp2 libssl libcrypto msgpack libsystemd libseccomp libcares jansson lmdb libfyaml libmd libnl-3.0 libnl-route-3.0 libnftables
+PKGS    := libevent_core libnghttp2 libssl libcrypto msgpack libsystemd libseccomp libcares jansson lmdb libfyaml libmd libnl-3.0 libnftables
 CPPFLAGS += -D_GNU_SOURCE -I. -DHERMES_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings \
            -Wvla -Wformat=2 -Werror

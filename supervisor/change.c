@@ -5,6 +5,7 @@
 #include "supervisor/listeners.h"
 #include "supervisor/pool.h"
 #include "supervisor/supervisor.h"
+#include "supervisor/tun_queues.h"
 
 #include <event2/event.h>
 #include <fcntl.h>
@@ -169,6 +170,7 @@ static void fail(struct change *ch, const char *why)
 		pool_send_all(s->pool, IPC_MSG_CONFIG_ABORT, &(struct ipc_config_abort){.generation = generation}, -1);
 	files_abort(s->files);
 	listeners_abort(s->listeners);
+	tun_queues_abort(s->tun_queues);
 	struct child *sync = config_sync(ch);
 	if (sync && generation && !ch->stored) {
 		struct ipc_config_store m = {.id = ++ch->id, .generation = generation, .refused = lines_first(&ch->result.errors)};
@@ -224,6 +226,7 @@ static void commit(struct change *ch)
 	ch->next = (struct generation){.memfd = -1};
 	files_commit(s->files);
 	listeners_commit(s->listeners);
+	tun_queues_commit(s->tun_queues, s->in_force.config, s->in_force.number);
 	ch->result.generation = s->in_force.number;
 	log_info("configuration in force", "generation=%llu digest=%.12s source=%s author=%s",
 	         (unsigned long long)s->in_force.number, s->in_force.digest, ch->request->source,

@@ -7,6 +7,7 @@
 #include "supervisor/explain.h"
 #include "supervisor/pool.h"
 #include "supervisor/supervisor.h"
+#include "supervisor/tun_queues.h"
 #include "supervisor/watch.h"
 
 #include <errno.h>
@@ -81,6 +82,10 @@ static void on_message(struct ipc_channel *channel, enum ipc_type type, const un
 	case IPC_MSG_CONFIG_COMPILED: change_compiled(s->change, c, &m->config_compiled, fd); break;
 	case IPC_MSG_CONFIG_STORED: change_stored(s->change, c, &m->config_stored); break;
 	case IPC_MSG_DIAL: dial(s->dialer, c, &m->dial); break;
+	case IPC_MSG_TUN_QUEUE: tun_queues_take(s->tun_queues, c, &m->tun_queue, fd); break;
+	case IPC_MSG_TUN_ADDRESSES: tun_queues_addresses(s->tun_queues, c, &m->tun_addresses); break;
+	case IPC_MSG_SOCKET_WANTED: tun_queues_socket_wanted(s->tun_queues, c, &m->socket_wanted); break;
+	case IPC_MSG_SOCKET_MADE: tun_queues_socket_made(s->tun_queues, c, &m->socket_made, *fd); break;
 	case IPC_MSG_DECISION: explain_decided(s->explain, &m->decision); break;
 	case IPC_MSG_ADMIN_REPLY: control_worker_replied(s->control, c, &m->admin_reply, *fd); break;
 	default: break;          /* the channel lets nothing else through */

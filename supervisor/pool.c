@@ -8,6 +8,7 @@
 #include "supervisor/introduce.h"
 #include "supervisor/listeners.h"
 #include "supervisor/supervisor.h"
+#include "supervisor/tun_queues.h"
 #include "store/config.h"
 
 #include <event2/event.h>
@@ -230,6 +231,7 @@ static void attach(struct child *c)
 	const struct generation *g = &s->in_force;
 	files_send(s->files, c, g->number, false);
 	listeners_send(s->listeners, c, g->number, false);
+	tun_queues_send(s->tun_queues, c, g->number);
 	child_set_state(c, CHILD_PREPARING);
 	const struct ipc_config_prepare m = {.generation = g->number, .tunnels = pool_tunnel_count(g->config)};
 	child_send(c, IPC_MSG_CONFIG_PREPARE, &m, g->memfd);
@@ -263,6 +265,9 @@ void pool_child_prepared(struct child *c, uint64_t generation, const char *error
 	}
 	if (generation != c->supervisor->in_force.number)
 		return;
+	/* a device that was gone has been made again */
+	if (c->slot->role == IPC_TUN_BRIDGE)
+		tun_queues_commit(c->supervisor->tun_queues, c->supervisor->in_force.config, generation);
 	child_send(c, IPC_MSG_CONFIG_COMMIT, &(struct ipc_config_commit){.generation = generation}, -1);
 	if (c->state != CHILD_PREPARING)
 		return;

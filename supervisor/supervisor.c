@@ -10,6 +10,7 @@
 #include "supervisor/listeners.h"
 #include "supervisor/notify.h"
 #include "supervisor/pool.h"
+#include "supervisor/tun_queues.h"
 #include "supervisor/watch.h"
 
 #include <errno.h>
@@ -343,13 +344,15 @@ static int make_modules(struct supervisor *s)
 		return -1;
 	s->pool = pool_new(s);
 	s->listeners = listeners_new();
+	s->tun_queues = tun_queues_new(s);
 	s->files = files_new(s, s->options->config);
 	s->change = change_new(s);
 	s->explain = explain_new(s);
 	s->dialer = dialer_new(s);
 	s->watch = watch_new(s);
 	s->notify = notify_new(s->base);
-	if (!s->pool || !s->listeners || !s->files || !s->change || !s->explain || !s->dialer || !s->watch || !s->notify)
+	if (!s->pool || !s->listeners || !s->tun_queues || !s->files || !s->change || !s->explain || !s->dialer || !s->watch ||
+	    !s->notify)
 		return -1;
 	s->control = control_new(s);
 	return s->control ? 0 : -1;
@@ -361,6 +364,7 @@ static void free_modules(struct supervisor *s)
 	dialer_free(s->dialer);
 	files_free(s->files);
 	listeners_free(s->listeners);
+	tun_queues_free(s->tun_queues);
 	watch_free(s->watch);
 	notify_free(s->notify);
 	/* by now every address is free: a client that waits for our end may start the next hermesd */

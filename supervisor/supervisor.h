@@ -9,6 +9,7 @@ struct event_base;
 struct config;
 struct pool;
 struct listeners;
+struct tun_queues;
 struct files;
 struct change;
 struct control;
@@ -44,6 +45,7 @@ struct supervisor {
 	char *stale;               /* why the configuration file is not what is in force, or NULL */
 	struct pool *pool;
 	struct listeners *listeners;
+	struct tun_queues *tun_queues;
 	struct files *files;
 	struct change *change;
 	struct control *control;

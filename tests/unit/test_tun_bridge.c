@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -22,6 +23,8 @@ static struct event_base *base;
 static struct ipc_channel *channel;
 static pid_t child;
 static char got[4096];                /* every message, as text */
+static int held[8];                   /* queues' descriptors */
+static unsigned n_held;
 
 static void on_message(struct ipc_channel *ch, enum ipc_type type, const union ipc_any *m, int *fd, void *arg)
 {
@@ -34,6 +37,13 @@ static void on_message(struct ipc_channel *ch, enum ipc_type type, const union i
 	if (type == IPC_MSG_CONFIG_PREPARED)
 		snprintf(line, sizeof(line), "prepared %d %s;", (int)m->config_prepared.generation,
 		         m->config_prepared.error ? m->config_prepared.error : "ok");
+	if (type == IPC_MSG_TUN_QUEUE) {
+		snprintf(line, sizeof(line), "queue %s %u of %u;", m->tun_queue.device, m->tun_queue.queue, m->tun_queue.queues);
+		if (n_held < 8) {
+			held[n_held++] = *fd;
+			*fd = -1;
+		}
+	}
 	if (type == IPC_MSG_ADMIN_REPLY)
 		snprintf(line, sizeof(line), "reply %d status %u json [%s] error [%s] fd %d;", (int)m->admin_reply.id,
 		         m->admin_reply.status, m->admin_reply.json ? m->admin_reply.json : "-",
@@ -244,6 +254,49 @@ static void ignores_peers(void **state)
 	close(fds[0]);
 }
 
+/* --- devices: in a network namespace of our own, which the worker inherits ------------------------------------------ */
+
+static int set_up_alone(void **state)
+{
+	if (geteuid() || unshare(CLONE_NEWNET))
+		return 0;
+	return set_up(state);
+}
+
+static int compiled_device(void)
+{
+	char *addresses[] = {(char *)(uintptr_t)"10.8.0.2/24", (char *)(uintptr_t)"fd00::2/64"};
+	struct config_network network = {.prefix = {.bits = 104}};
+	config_prefix_parse("10.0.0.0/8", &network.prefix, &(const char *){NULL});
+	struct config_tunnel tunnel = {
+		.name = (char *)(uintptr_t)"hermes0", .addresses = {addresses, 2}, .mtu = 1400, .queues = 2, .offload = true,
+		.networks = &network, .n_networks = 1,
+	};
+	const struct config config = {
+		.node_name = (char *)(uintptr_t)"alice", .domain = (char *)(uintptr_t)"example.net",
+		.log_level = (char *)(uintptr_t)"info", .tunnels = &tunnel, .n_tunnels = 1,
+	};
+	uint8_t *data = NULL;
+	size_t length = 0;
+	assert_int_equal(config_pack(&config, &data, &length), 0);
+	int fd = memfd_sealed("test", data, length);
+	free(data);
+	return fd;
+}
+
+static void makes_a_device(void **state)
+{
+	(void)state;
+	if (!channel)
+		skip();
+	prepare(1, compiled_device());
+	wait_for("prepared 1 ");
+	ipc_send(channel, IPC_MSG_CONFIG_COMMIT, &(struct ipc_config_commit){1}, -1);
+	ipc_send(channel, IPC_MSG_PING, &(struct ipc_ping){5}, -1);
+	wait_for("pong 5;");
+	assert_int_equal(system("ip addr show dev hermes0 | grep -q 10.8.0.2/24"), 0);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -251,6 +304,7 @@ int main(void)
 		T(answers_pings), T(stops_at_once), T(ends_with_the_supervisor), T(leaves_a_liar),
 		T(terminal_signals_do_nothing), T(lists_no_tunnels), T(takes_configurations),
 		T(refuses_what_is_no_configuration), T(ignores_peers),
+		cmocka_unit_test_setup_teardown(makes_a_device, set_up_alone, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

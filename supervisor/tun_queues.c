@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "supervisor/tun_queues.h"
+#include "ipc/log.h"
+#include "ipc/owner.h"
+#include "store/config.h"
+#include "supervisor/pool.h"
+#include "supervisor/supervisor.h"
+
+#include <linux/if.h>
+#include <linux/if_tun.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define QUEUES_MAX 8
+#define DEVICES_MAX 256
+
+struct held {
+	char name[IFNAMSIZ];
+	uint32_t mtu, offload;
+	int fds[QUEUES_MAX];           /* in force; -1: none */
+	int fresh[QUEUES_MAX];         /* opened for the generation that is being prepared */
+	unsigned owner;                /* index of the tunnel worker that has them */
+	struct ipc_tun_addresses given;   /* what the far end gave; device NULL: nothing; strings are ours */
+	LIST_ENTRY(held) link;
+};
+
+struct tun_queues {
+	struct supervisor *supervisor;
+	LIST_HEAD(, held) held;
+	unsigned count;
+};
+
+struct tun_queues *tun_queues_new(struct supervisor *s)
+{
+	struct tun_queues *q = calloc(1, sizeof(*q));
+	if (q)
+		q->supervisor = s;
+	return q;
+}
+
+static void strs_free(struct ipc_strs *strs)
+{
+	for (size_t i = 0; i < strs->n; i++)
+		free((char *)(uintptr_t)strs->v[i]);
+	free(strs->v);
+	*strs = (struct ipc_strs){0};
+}
+
+static void close_all(int *fds)
+{
+	for (unsigned i = 0; i < QUEUES_MAX; i++) {
+		if (fds[i] >= 0)
+			close(fds[i]);
+		fds[i] = -1;
+	}
+}
+
+static void held_free(struct tun_queues *q, struct held *h)
+{
+	LIST_REMOVE(h, link);
+	q->count--;
+	close_all(h->fds);
+	close_all(h->fresh);
+	strs_free(&h->given.addresses);
+	strs_free(&h->given.routes);
+	free(h);
+}
+
+void tun_queues_free(struct tun_queues *q)
+{
+	if (!q)
+		return;
+	for (struct held *h; (h = LIST_FIRST(&q->held));)
+		held_free(q, h);
+	free(q);
+}
+
+static struct held *find(const struct tun_queues *q, const char *name)
+{
+	struct held *h;
+	LIST_FOREACH(h, &q->held, link)
+		if (name && strcmp(h->name, name) == 0)
+			return h;
+	return NULL;
+}
+
+static struct held *add(struct tun_queues *q, const char *name)
+{
+	struct held *h = q->count < DEVICES_MAX ? calloc(1, sizeof(*h)) : NULL;
+	if (!h)
+		return NULL;
+	snprintf(h->name, sizeof(h->name), "%s", name);
+	for (unsigned i = 0; i < QUEUES_MAX; i++)
+		h->fds[i] = h->fresh[i] = -1;
+	LIST_INSERT_HEAD(&q->held, h, link);
+	q->count++;
+	return h;
+}
+
+/* --- queues ---------------------------------------------------------------------------------------------------------- */
+
+void tun_queues_take(struct tun_queues *q, struct child *child, const struct ipc_tun_queue *m, int *fd)
+{
+	bool sound = child->slot->role == IPC_TUN_BRIDGE && child->slot->child == child && m->device && *m->device &&
+	             strlen(m->device) < IFNAMSIZ && m->queue < QUEUES_MAX && *fd >= 0;
+	struct held *h = sound ? find(q, m->device) : NULL;
+	if (sound && !h)
+		h = add(q, m->device);
+	if (!h) {
+		log_warn("queue refused", "worker=%s device=%s", child->slot->name, log_value(m->device));
+		return;
+	}
+	h->mtu = m->mtu;
+	h->offload = m->offload;
+	if (h->fresh[m->queue] >= 0)
+		close(h->fresh[m->queue]);
+	h->fresh[m->queue] = *fd;
+	*fd = -1;
+}
+
+static unsigned count_queues(const struct held *h)
+{
+	unsigned n = 0;
+	for (unsigned i = 0; i < QUEUES_MAX; i++)
+		n += h->fds[i] >= 0;
+	return n;
+}
+
+static void send_queue(const struct held *h, unsigned queue, struct child *child, uint64_t generation)
+{
+	const struct ipc_tun_queue m = {
+		.generation = generation, .device = h->name, .queue = queue, .queues = count_queues(h), .mtu = h->mtu,
+		.offload = h->offload,
+	};
+	child_send(child, IPC_MSG_TUN_QUEUE, &m, h->fds[queue]);
+}
+
+/* tun-bridge gets one queue, which is enough to ask the device and to set it. */
+static void send_held(const struct held *h, struct child *child, uint64_t generation)
+{
+	for (unsigned i = 0; i < QUEUES_MAX; i++) {
+		if (h->fds[i] < 0)
+			continue;
+		send_queue(h, i, child, generation);
+		if (child->slot->role == IPC_TUN_BRIDGE)
+			break;
+	}
+	if (child->slot->role == IPC_TUN_BRIDGE && h->given.device)
+		child_send(child, IPC_MSG_TUN_ADDRESSES, &h->given, -1);
+}
+
+void tun_queues_send(struct tun_queues *q, struct child *child, uint64_t generation)
+{
+	enum ipc_role role = child->slot->role;
+	const struct held *h;
+	LIST_FOREACH(h, &q->held, link)
+		if (role == IPC_TUN_BRIDGE || (role == IPC_TUNNEL && h->owner == child->slot->index))
+			send_held(h, child, generation);
+}
+
+/* --- changes --------------------------------------------------------------------------------------------------------- */
+
+static const struct config_tunnel *configured(const struct config *config, const char *name)
+{
+	for (size_t i = 0; i < config->n_tunnels; i++)
+		if (strcmp(config->tunnels[i].name, name) == 0)
+			return &config->tunnels[i];
+	return NULL;
+}
+
+/* Detached first: nothing is put into it any more, also while a tunnel worker still has it. */
+static void drop_surplus(struct held *h, unsigned queues)
+{
+	struct ifreq request = {.ifr_flags = IFF_DETACH_QUEUE};
+	for (unsigned i = queues; i < QUEUES_MAX; i++) {
+		if (h->fds[i] < 0)
+			continue;
+		ioctl(h->fds[i], TUNSETQUEUE, &request);
+		close(h->fds[i]);
+		h->fds[i] = -1;
+	}
+}
+
+/* What the owner does not have yet. A worker that comes later gets all of it then. */
+static void settle(struct tun_queues *q, struct held *h, unsigned owner, uint64_t generation)
+{
+	struct child *child = pool_find(q->supervisor->pool, IPC_TUNNEL, owner);
+	bool all = owner != h->owner, fresh[QUEUES_MAX];
+	for (unsigned i = 0; i < QUEUES_MAX; i++) {
+		fresh[i] = h->fresh[i] >= 0;
+		if (!fresh[i])
+			continue;
+		if (h->fds[i] >= 0)
+			close(h->fds[i]);
+		h->fds[i] = h->fresh[i];
+		h->fresh[i] = -1;
+	}
+	h->owner = owner;
+	if (!child || child->prepared != generation)
+		return;
+	for (unsigned i = 0; i < QUEUES_MAX; i++)
+		if (h->fds[i] >= 0 && (fresh[i] || all))
+			send_queue(h, i, child, generation);
+}
+
+void tun_queues_commit(struct tun_queues *q, const struct config *config, uint64_t generation)
+{
+	unsigned workers = pool_tunnel_count(config);
+	struct held *h, *next;
+	for (h = LIST_FIRST(&q->held); h; h = next) {
+		next = LIST_NEXT(h, link);
+		const struct config_tunnel *c = configured(config, h->name);
+		if (!c) {
+			held_free(q, h);
+			continue;
+		}
+		h->mtu = c->mtu;
+		drop_surplus(h, c->queues);
+		settle(q, h, device_owner(h->name, workers), generation);
+	}
+}
+
+void tun_queues_abort(struct tun_queues *q)
+{
+	struct held *h, *next;
+	for (h = LIST_FIRST(&q->held); h; h = next) {
+		next = LIST_NEXT(h, link);
+		close_all(h->fresh);
+		if (!count_queues(h))
+			held_free(q, h);
+	}
+}
+
+/* --- what tunnel workers ask of tun-bridge ---------------------------------------------------------------------------- */
+
+static bool strs_copy(struct ipc_strs *to, const struct ipc_strs *from)
+{
+	strs_free(to);
+	to->v = calloc(from->n + 1, sizeof(*to->v));
+	for (size_t i = 0; to->v && i < from->n; i++) {
+		to->v[i] = strdup(from->v[i]);
+		if (!to->v[i])
+			return false;
+		to->n++;
+	}
+	return to->v != NULL;
+}
+
+void tun_queues_addresses(struct tun_queues *q, struct child *child, const struct ipc_tun_addresses *m)
+{
+	struct held *h = find(q, m->device);
+	struct child *bridge = pool_find(q->supervisor->pool, IPC_TUN_BRIDGE, 0);
+	if (child->slot->role != IPC_TUNNEL || !h || h->owner != child->slot->index) {
+		log_warn("addresses refused", "worker=%s device=%s", child->slot->name, log_value(m->device));
+		return;
+	}
+	h->given.device = h->name;
+	if (!strs_copy(&h->given.addresses, &m->addresses) || !strs_copy(&h->given.routes, &m->routes))
+		log_error("out of memory", "at=addresses device=%s", h->name);
+	if (bridge)
+		child_send(bridge, IPC_MSG_TUN_ADDRESSES, &h->given, -1);
+}
+
+static bool captures(const struct config *config)
+{
+	for (size_t i = 0; config && i < config->n_listeners; i++)
+		if (config->listeners[i].accept == CONFIG_TRANSPARENT)
+			return true;
+	return false;
+}
+
+void tun_queues_socket_wanted(struct tun_queues *q, struct child *child, const struct ipc_socket_wanted *m)
+{
+	struct ipc_socket_wanted passed = {.tunnel = child->slot->index, .id = m->id, .address = m->address};
+	struct child *bridge = pool_find(q->supervisor->pool, IPC_TUN_BRIDGE, 0);
+	const char *error = child->slot->child != child ? "the worker is being replaced" :
+	                    !captures(q->supervisor->in_force.config) ? "no listener is transparent" :
+	                    !bridge ? "tun-bridge is not there" : NULL;
+	if (!error && child_send(bridge, IPC_MSG_SOCKET_WANTED, &passed, -1))
+		return;
+	child_send(child, IPC_MSG_SOCKET_MADE,
+	           &(struct ipc_socket_made){.tunnel = child->slot->index, .id = m->id, .error = error ? error : "not asked"}, -1);
+}
+
+void tun_queues_socket_made(struct tun_queues *q, struct child *child, const struct ipc_socket_made *m, int fd)
+{
+	struct child *tunnel = pool_find(q->supervisor->pool, IPC_TUNNEL, m->tunnel);
+	if (child->slot->role == IPC_TUN_BRIDGE && tunnel)
+		child_send(tunnel, IPC_MSG_SOCKET_MADE, m, fd);
+}

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a configuration wants of addresses, routes and rules, and the way there from what the kernel has.
+ *
+ * Each hermesd of a network namespace has a slot of its own (the supervisor claims it), and in it three routing tables, each
+ * reached by one `ip rule` of the same number per family:
+ *   4820 + 4 * slot      capture: everything is local; for packets that bear the mark
+ *   4821 + 4 * slot      pools: prefixes whose addresses are given to clients; for everybody
+ *   4822 + 4 * slot      networks: what enters the overlay; for everybody but the workers' own user, so that the overlay's
+ *                        connections and its resolver never loop into the device. What is excluded is thrown back. */
+#ifndef HERMES_TUN_BRIDGE_PLAN_H
+#define HERMES_TUN_BRIDGE_PLAN_H
+
+#include "workers/tun-bridge/device.h"
+#include "workers/tun-bridge/netlink.h"
+
+#define PLAN_TABLE 4820u
+#define PLAN_TABLES 4u             /* per slot; the last is not used */
+#define PLAN_MARK 0x48450000u      /* + slot: packets to be captured */
+
+struct config;
+struct config_prefix;
+
+struct plan {
+	unsigned slot;
+	uint32_t uid;              /* the workers' */
+	uint32_t loopback;         /* index of lo */
+};
+
+enum plan_table { PLAN_CAPTURE, PLAN_POOLS, PLAN_NETWORKS };
+uint32_t plan_table(const struct plan *plan, enum plan_table table);
+uint32_t plan_mark(const struct plan *plan);
+
+/* Whether the configuration has a listener that captures. */
+bool plan_captures(const struct config *config);
+/* "10.8.0.2/24", host bits allowed: into item (address, family, bits, device). False: not an address that a device can have. */
+bool plan_address(const char *text, uint32_t device, struct net_item *item);
+/* The prefix as family, address and bits (IPv4 mapped: IPv4). */
+void plan_prefix(const struct config_prefix *prefix, struct net_item *item);
+/* Everything that is wanted. config NULL: nothing. Check wanted->failed. */
+void plan_make(const struct plan *plan, const struct config *config, const struct tun_devices *devices, struct net_items *wanted);
+
+/* Changes what differs, additions first. What does not work is logged; returns how many did not. */
+unsigned plan_apply(const struct plan *plan, struct netlink *netlink, const struct tun_devices *devices,
+                    const struct net_items *wanted);
+
+#endif
