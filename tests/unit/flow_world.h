@@ -406,7 +406,7 @@ static void world_begin(void)
 	world.generation = (struct generation){.number = 1, .refs = 1000000, .config = &world.config};
 	world.tunnel = (struct tunnel){.base = base, .stats = stats, .current = &world.generation};
 	world.listener_config = (struct config_listener){.name = (char *)"l", .accept = CONFIG_HTTP};
-	world.listener = (struct listener){"l", &world.listener_config, stats_set(stats, STATS_LISTENER, "l")};
+	world.listener = (struct listener){.name = "l", .config = &world.listener_config, .stats = stats_set(stats, STATS_LISTENER, "l")};
 	world.origin = (struct origin){.listener = &world.listener, .source_text = "127.0.0.1", .carry = "h2"};
 	world.used = (struct endpoint_used){.endpoint = "e", .address = "192.0.2.1:80"};
 }
