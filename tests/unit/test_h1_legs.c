@@ -539,6 +539,77 @@ static void websocket_refused(void **state)
 	assert_int_equal(w.error, FLOW_UPGRADE);
 }
 
+/* RFC 9298 3.2, 3.3: the target is in the path, the next hop's own name in Host. */
+#define UDP_PATH "/.well-known/masque/udp/"
+#define ASK_UDP(path, more) "GET " path " HTTP/1.1\r\nHost: Proxy.example\r\nConnection: Upgrade\r\nUpgrade: connect-udp\r\n" more "\r\n"
+#define TELLS_UDP "GET " UDP_PATH "2001%3Adb8%3A%3A1/53/ HTTP/1.1\r\nhost: next.example:8443\r\nx: 1\r\ncapsule-protocol: ?1\r\n" \
+	"upgrade: connect-udp\r\nconnection: upgrade\r\n\r\n"
+
+static void udp_tunnels(void **state)
+{
+	(void)state;
+	h1_client_authority(w.client, "next.example:8443");
+	/* what is sent before the answer waits, and none of it goes on before the next hop's own */
+	USER(ASK_UDP("http://proxy.example" UDP_PATH "2001%3adb8%3A%3A1/53/", "X: 1\r\nCapsule-Protocol: ?0\r\n") "early");
+	HOP_HEARS(TELLS_UDP);
+	HOP("HTTP/1.1 103 E\r\nLink: x\r\n\r\n");
+	USER_HEARS("HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n");
+	HOP_HEARS("");
+	HOP("HTTP/1.1 101 S\r\nUpgrade: Connect-UDP\r\nConnection: Upgrade\r\n\r\ndown");
+	USER_HEARS("HTTP/1.1 101 Switching Protocols\r\ncapsule-protocol: ?1\r\nupgrade: connect-udp\r\nconnection: upgrade\r\n\r\ndown");
+	HOP_HEARS("early");
+	USER("up");
+	HOP_HEARS("up");
+}
+
+static void udp_refused(void **state)
+{
+	(void)state;
+	/* the next hop's own words reach the client; what the client had sent ahead is not taken for a request */
+	USER(ASK_UDP(UDP_PATH "a/1/", "") "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
+	hear(w.hop);
+	HOP("HTTP/1.1 403 no\r\nProxy-Status: far; error=http_request_denied\r\nCapsule-Protocol: ?1\r\nContent-Length: 2\r\n\r\nno");
+	USER_HEARS("HTTP/1.1 403 Forbidden\r\nproxy-status: far; error=http_request_denied\r\ncontent-length: 2\r\n"
+	           "connection: close\r\n\r\nno<end>");
+	assert_int_equal(w.flows, 1);
+}
+
+static void udp_opened_badly(void **state)
+{
+	static const char *const bad[] = {
+		"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno",
+		"HTTP/1.1 204 No\r\n\r\n",
+		"HTTP/1.1 101 S\r\nUpgrade: connect-ip\r\nConnection: upgrade\r\n\r\n",
+		"HTTP/1.1 101 S\r\nUpgrade: connect-udp, x\r\nConnection: upgrade\r\n\r\n",
+		"HTTP/1.1 101 S\r\nUpgrade: connect-udp\r\n\r\n",
+		"HTTP/1.1 101 S\r\nConnection: upgrade\r\n\r\n",
+		"HTTP/1.1 101 S\r\nUpgrade: connect-udp\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n",
+		"HTTP/1.1 101 S\r\nUpgrade: connect-udp\r\nConnection: upgrade\r\nContent-Type: a/b\r\n\r\n",
+		"HTTP/1.1 101 S\r\nUpgrade: connect-udp\r\nConnection: upgrade\r\nTransfer-Encoding: chunked\r\n\r\n",
+	};
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		if (i > 0)
+			assert_int_equal(tear_down(state) + set_up(state), 0);
+		USER(ASK_UDP(UDP_PATH "a/1/", ""));
+		hear(w.hop);
+		HOP(bad[i]);
+		assert_memory_equal(hear(w.user), "HTTP/1.1 502", 12);
+		assert_int_equal(w.error, FLOW_UPGRADE);
+		assert_true(w.client_gone);
+	}
+}
+
+static void udp_asked_badly(void **state)
+{
+	(void)state;
+	USER(ASK_UDP(UDP_PATH "a/0/", ""));
+	const char *heard = hear(w.user);
+	assert_memory_equal(heard, "HTTP/1.1 400", 12);
+	assert_non_null(strstr(heard, "proxy-status: node; error=http_request_error"));
+	assert_true(w.server_gone);
+	assert_int_equal(w.flows, 0);
+}
+
 /* --- what goes wrong ----------------------------------------------------------------------------------------------------- */
 
 static void malformed_requests(void **state)
@@ -718,7 +789,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(keeps_alive), T(pipelines), T(chunked_with_trailers), T(informational_and_expect), T(bodiless), T(until_close),
 		T(http_1_0_client), T(half_closed_client_gets_its_answer), T(early_response), T(refused_by_the_flow),
-		T(connect_tunnels), T(connect_refused_lives_on), T(reset_of_a_tunnel), T(websocket_tunnels), T(websocket_refused),
+		T(connect_tunnels), T(connect_refused_lives_on), T(reset_of_a_tunnel), T(websocket_tunnels), T(websocket_refused), T(udp_tunnels), T(udp_refused), T(udp_opened_badly), T(udp_asked_badly),
 		T(malformed_requests), T(malformed_body), T(client_aborts), T(bad_responses),
 		T(cut_response_is_cut_for_the_client), T(reset_behind_a_short_read), T(dead_idle_connections), T(surplus_after_a_response),
 		T(backpressure_pauses), T(drains), T(slow_head_times_out),

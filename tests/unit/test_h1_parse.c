@@ -173,6 +173,59 @@ static void websocket(void **state)
 	}
 }
 
+#define MASQUE(method, path, version, rest) method " " path " HTTP/" version "\r\nHost: proxy.example\r\n" rest "\r\n"
+#define UDP_PATH "/.well-known/masque/udp/192.0.2.1/53/"
+#define TO_UDP "Connection: keep-alive, UPGRADE\r\nUpgrade: Connect-UDP\r\n"
+
+static void masque(void **state)
+{
+	(void)state;
+	struct h1_hop hop;
+	struct head *head = accepted(H1_REQUEST, MASQUE("GET", UDP_PATH, "1.1", TO_UDP "Capsule-Protocol: ?1\r\n"), 0, &hop);
+	assert_string_equal(head->method, "CONNECT");
+	assert_string_equal(head->protocol, "connect-udp");
+	assert_string_equal(hop.protocol, "connect-udp");
+	assert_string_equal(head->authority, "192.0.2.1:53");
+	assert_string_equal(head->path, UDP_PATH);
+	head_free(head);
+	head = accepted(H1_REQUEST, MASQUE("GET", "https://proxy.example/.well-known/masque/ip/*/17/", "1.1",
+	                                   "Connection: upgrade\r\nUpgrade: h2c, connect-ip\r\n"), 0, &hop);
+	assert_string_equal(head->protocol, "connect-ip");
+	assert_string_equal(head->authority, "*");
+	head_free(head);
+	/* not for HTTP/1.0 (RFC 9110 7.8), and others' upgrades are passed over */
+	static const char *const plain[] = {
+		MASQUE("GET", UDP_PATH, "1.0", TO_UDP), MASQUE("GET", UDP_PATH, "1.1", "Connection: upgrade\r\nUpgrade: connect-tcp\r\n"),
+		MASQUE("GET", UDP_PATH, "1.1", "Connection: upgrade\r\n"),
+	};
+	for (size_t i = 0; i < sizeof(plain) / sizeof(*plain); i++) {
+		head = accepted(H1_REQUEST, plain[i], 0, &hop);
+		assert_string_equal(head->method, "GET");
+		assert_null(head->protocol);
+		assert_null(hop.protocol);
+		head_free(head);
+	}
+}
+
+static void malformed_masque(void **state)
+{
+	(void)state;
+	static const struct { unsigned status; const char *text; } bad[] = {
+		{400, MASQUE("GET", UDP_PATH, "1.1", "Upgrade: connect-udp\r\n")},
+		{400, MASQUE("GET", UDP_PATH, "1.1", "Connection: upgrade\r\nUpgrade: connect-udp\r\nUpgrade: connect-udp\r\n")},
+		{400, MASQUE("POST", UDP_PATH, "1.1", TO_UDP)}, {400, MASQUE("POST", UDP_PATH, "1.1", TO_UDP "Content-Length: 3\r\n") "abc"},
+		{400, MASQUE("GET", UDP_PATH, "1.1", TO_UDP "Content-Length: 0\r\n")},
+		{400, MASQUE("GET", UDP_PATH, "1.1", TO_UDP "Transfer-Encoding: chunked\r\n") "0\r\n\r\n"},
+		{400, MASQUE("GET", UDP_PATH, "1.1", TO_UDP "Content-Type: text/plain\r\n")},
+		{400, MASQUE("GET", "/.well-known/masque/udp/192.0.2.1/65536/", "1.1", TO_UDP)},
+		{400, MASQUE("GET", "/.well-known/masque/udp/a%2Fb/1/", "1.1", TO_UDP)},
+		{400, "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n" TO_UDP "\r\n"},
+		{404, MASQUE("GET", "/other", "1.1", TO_UDP)}, {404, MASQUE("GET", UDP_PATH, "1.1", "Connection: upgrade\r\nUpgrade: connect-ip\r\n")},
+	};
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+		refused_with(H1_REQUEST, bad[i].text, strlen(bad[i].text), bad[i].status);
+}
+
 static void http_1_0(void **state)
 {
 	(void)state;
@@ -402,7 +455,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(origin_form), cmocka_unit_test(absolute_form), cmocka_unit_test(authority_form),
-		cmocka_unit_test(hop_by_hop), cmocka_unit_test(websocket), cmocka_unit_test(http_1_0),
+		cmocka_unit_test(hop_by_hop), cmocka_unit_test(websocket), cmocka_unit_test(masque), cmocka_unit_test(malformed_masque),
+		cmocka_unit_test(http_1_0),
 		cmocka_unit_test(refused_requests), cmocka_unit_test(limits), cmocka_unit_test(responses),
 		cmocka_unit_test(good_bodies), cmocka_unit_test(trailers_come), cmocka_unit_test(bad_bodies),
 		cmocka_unit_test(tiny_chunks_are_fine),

@@ -13,6 +13,7 @@
 
 #include "workers/tunnel/h2.h"
 #include "workers/tunnel/listener.h"
+#include "workers/tunnel/masque.h"
 
 /* One side of an exchange, as the test sees it. */
 struct flow {
@@ -304,6 +305,81 @@ static void a_request_and_its_answer(void **state)
 	assert_false(c->broken || s->broken);
 }
 
+/* A request for a UDP tunnel on its way from the client's connection to the server's. */
+static struct flow *udp_request(const char *target)
+{
+	struct flow *flow = &t.flows[t.n_flows++];
+	flow->request = masque_udp_request(target);
+	flow->leg = h2_open(t.client, flow);
+	flow->leg->flow = flow;
+	flow->leg->ops->head(flow->leg, flow->request, false);
+	run();
+	return flow;
+}
+
+static void udp_response(struct flow *flow, const char *name, const char *value, unsigned status)
+{
+	struct head *head = masque_response();
+	head->status = status;
+	if (name)
+		head_add(head, name, value);
+	flow->leg->ops->head(flow->leg, head, false);
+	head_free(head);
+	run();
+}
+
+static void udp_tunnels(void **state)
+{
+	(void)state;
+	connect_both(NULL);
+	h2_client_authority(t.client, "next.example:8443");
+	struct flow *c = udp_request("[2001:db8::1]:53"), *s = &t.flows[1];
+	assert_int_equal(t.n_flows, 2);
+	assert_true(masque_is_udp(s->request));
+	assert_string_equal(s->request->authority, "[2001:db8::1]:53");   /* the target again, not the hop's own */
+	assert_string_equal(s->request->path, "/.well-known/masque/udp/2001%3Adb8%3A%3A1/53/");
+	assert_string_equal(head_get(s->request, "capsule-protocol"), "?1");
+	/* what must not be said on a tunnel's 2xx is not said (RFC 9297 3.2) */
+	udp_response(s, "content-length", "0", 200);
+	assert_int_equal(c->response->status, 200);
+	assert_null(head_get(c->response, "content-length"));
+	assert_string_equal(head_get(c->response, "capsule-protocol"), "?1");
+	say(c, "up");
+	say(s, "down");
+	run();
+	is(s, "up");
+	is(c, "down");
+	close_flow(s, FLOW_REQUEST);
+	run();
+	assert_true(c->broken);
+}
+
+static void udp_refused(void **state)
+{
+	(void)state;
+	connect_both(NULL);
+	struct flow *c = udp_request("a:1"), *s = &t.flows[1];
+	udp_response(s, "proxy-status", "far; error=http_request_denied", 403);
+	assert_int_equal(c->response->status, 403);
+	assert_string_equal(head_get(c->response, "proxy-status"), "far; error=http_request_denied");
+	assert_null(head_get(c->response, "capsule-protocol"));
+	assert_false(c->broken);
+}
+
+static void udp_opened_badly(void **state)
+{
+	(void)state;
+	connect_both(NULL);
+	for (unsigned status = 204; status <= 206; status++) {
+		struct flow *c = udp_request("a:1"), *s = &t.flows[t.n_flows - 1];
+		udp_response(s, NULL, NULL, status);
+		assert_true(c->broken);
+		assert_int_equal(c->error, FLOW_RESPONSE);
+		assert_null(c->response);
+		assert_true(s->broken);
+	}
+}
+
 static void a_tunnel_closes_each_way_by_itself(void **state)
 {
 	(void)state;
@@ -556,6 +632,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(a_request_and_its_answer),
+		T(udp_tunnels), T(udp_refused), T(udp_opened_badly),
 		T(a_tunnel_closes_each_way_by_itself),
 		T(bulk_moves_and_waits_for_the_reader),
 		T(the_window_grows_with_use_up_to_a_limit),

@@ -105,6 +105,7 @@ static void ip_targets(void **state)
 	accepts("connect-ip", IP "10.1.2.3%2F12/255/", "10.0.0.0/12", IP "10.0.0.0%2F12/255/");
 	accepts("connect-ip", IP "2001%3Adb8%3A%3A42%2F33/58/", "2001:db8::/33", IP "2001%3Adb8%3A%3A%2F33/58/");
 	accepts("connect-ip", IP "%3A%3A1/*/", "::1/128", IP "%3A%3A1%2F128/*/");
+	accepts("connect-ip", IP "10.0.0.1./1/", "10.0.0.1/32", IP "10.0.0.1%2F32/1/");
 	accepts("connect-ip", IP "Server1/*/", "server1", IP "server1/*/");
 }
 

@@ -13,6 +13,7 @@
 #include "workers/tunnel/h1.h"
 #include "workers/tunnel/h2.h"
 #include "workers/tunnel/leg_tcp.h"
+#include "workers/tunnel/leg_udp.h"
 #include "workers/tunnel/tls.h"
 
 #define CONNECT_TIMEOUT 5000
@@ -24,7 +25,7 @@ struct conn {
 	struct dial *dial;            /* CONNECTING, until there is a socket */
 	struct event *timer;          /* CONNECTING */
 	struct generation *generation;   /* CONNECTING: the TLS handshake looks into its configuration */
-	int fd;                       /* the transport's */
+	int fd;                       /* the transport's; udp: until the leg has it */
 	struct transport *transport;  /* tcp: until the leg has it */
 	struct h1_client *h1;
 	struct h2 *h2;
@@ -105,6 +106,8 @@ static void conn_abandon(struct conn *c)
 	}
 	if (c->transport)
 		transport_free(c->transport, true);
+	else if (c->pool->kind == POOL_UDP && c->fd >= 0)
+		close(c->fd);
 	conn_free(c);
 }
 
@@ -153,7 +156,7 @@ static void conn_ready(struct conn *c)
 	TAILQ_FOREACH(still, &pool->conns, link)   /* among the READY, which come first */
 		if (still == c || still->state != CONN_READY)
 			break;
-	if (still == c && conn_idle(c) && (pool->kind == POOL_TCP || pool_retired(pool)))
+	if (still == c && conn_idle(c) && (pool->kind == POOL_TCP || pool->kind == POOL_UDP || pool_retired(pool)))
 		close_idle(c);
 	pool_let(pool);
 }
@@ -256,6 +259,7 @@ static void on_dialled(void *arg, const struct dial_result *result)
 	const struct config_cluster *config = pool->cluster->config;
 	struct tunnel *tunnel = pool->cluster->all->tunnel;
 	const char *host = config->tls.server_name ? config->tls.server_name : pool->host ? pool->host : "localhost";
+	char authority[300];
 	SSL *ssl = NULL;
 	c->dial = NULL;
 	if (result->resolved && !pool->target)
@@ -266,16 +270,19 @@ static void on_dialled(void *arg, const struct dial_result *result)
 		return conn_failed(c, result->error, result->detail, false);
 	c->fd = result->fd;
 	dial_address_text((const struct sockaddr *)&result->address, c->address, sizeof(c->address));
+	if (pool->kind == POOL_UDP)
+		return on_ready(c);
 	if (config->tls.enabled && !(ssl = tls_connect(pool->cluster->generation->tls, config, host))) {
 		close(c->fd);
 		return conn_failed(c, FLOW_TLS_PROTOCOL, "no TLS context could be made", false);
 	}
 	struct transport *transport =
 		transport_new(tunnel->base, c->fd, ssl, TRANSPORT_CONNECTING, pool->kind == POOL_TCP ? &tcp_callbacks : NULL, c);
+	snprintf(authority, sizeof(authority), strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, pool->port ? pool->port : 443);
 	if (pool->kind == POOL_H2)
-		c->h2 = h2_client_new(tunnel, transport, config->max_streams, &h2_callbacks, c);
+		h2_client_authority(c->h2 = h2_client_new(tunnel, transport, config->max_streams, &h2_callbacks, c), authority);
 	else if (pool->kind == POOL_H1)
-		c->h1 = h1_client_new(tunnel, transport, &h1_callbacks, c);
+		h1_client_authority(c->h1 = h1_client_new(tunnel, transport, &h1_callbacks, c), authority);
 	else
 		c->transport = transport;
 }
@@ -294,6 +301,7 @@ void conn_dial(struct pool *pool)
 		.host = pool->host,
 		.port = pool->port,
 		.unix_path = pool->unix_path,
+		.udp = pool->kind == POOL_UDP,
 		.ttl_min = cluster->config->ttl_min,
 		.ttl_max = cluster->config->ttl_max,
 		.guard = pool->target ? cluster->config : NULL,
@@ -343,6 +351,11 @@ static struct leg *open_other(struct pool *pool, struct flow *flow, struct conn 
 	conn_set(c, CONN_BUSY);
 	if (pool->kind == POOL_H1)
 		return h1_client_open(c->h1, flow);
+	if (pool->kind == POOL_UDP) {
+		leg = udp_leg_new(pool->cluster->all->tunnel, c->fd, flow, pool->cluster->stats, on_leg_gone, c);
+		c->fd = -1;
+		return leg;
+	}
 	leg = tcp_leg_new(pool->cluster->all->tunnel, c->transport, flow, on_leg_gone, c);
 	c->transport = NULL;
 	return leg;
@@ -471,6 +484,8 @@ void conns_destroy(struct pool *pool)
 		} else if (c->state != CONN_BUSY) {
 			if (c->transport)
 				transport_free(c->transport, true);
+			else if (c->fd >= 0)
+				close(c->fd);
 			conn_free(c);
 		}
 	}

@@ -23,6 +23,9 @@ struct h1_pool_callbacks {
 };
 struct h1_client *h1_client_new(struct tunnel *tunnel, struct transport *transport,
                                 const struct h1_pool_callbacks *callbacks, void *arg);
+/* What Host says where the request's authority is a target that the next hop is asked to reach (UDP and IP proxying); copied.
+ * Without it: "localhost". */
+void h1_client_authority(struct h1_client *client, const char *authority);
 /* Only while idle (or just ready). */
 struct leg *h1_client_open(struct h1_client *client, struct flow *flow);
 void h1_client_close(struct h1_client *client);   /* idle connections: closed at once; busy: when their exchange ends */

@@ -6,6 +6,7 @@
 #include "workers/tunnel/h1.h"
 #include "workers/tunnel/h1_body.h"
 #include "workers/tunnel/h1_write.h"
+#include "workers/tunnel/masque.h"
 #include "workers/tunnel/ws.h"
 
 /* Bytes given to the flow and not taken: above, reading stops. What the far leg takes it takes at once, and it has a queue of
@@ -27,6 +28,7 @@ struct h1_client {
 	struct transport *transport;
 	const struct h1_pool_callbacks *pool;
 	void *arg;
+	char *authority;              /* the next hop's own; NULL: not told */
 	enum client_state state;
 	unsigned busy;                /* calls of ours on the stack */
 	bool reused;                  /* an exchange was served before */
@@ -43,6 +45,7 @@ struct h1_client {
 	bool answered;                /* some byte of a response came */
 	bool keep;                    /* another exchange may follow */
 	bool finish_due;              /* the flow finished before the tunnel opened */
+	bool masque;                  /* an upgrade to UDP or IP proxying */
 	char protocol[16];            /* of an upgrade asked for; "": none */
 	char key[WS_KEY_SIZE];
 };
@@ -53,8 +56,10 @@ static const struct leg_ops client_ops;
 
 static void leave(struct h1_client *c)
 {
-	if (--c->busy == 0 && c->state == CLOSED)
-		free(c);
+	if (--c->busy > 0 || c->state != CLOSED)
+		return;
+	free(c->authority);
+	free(c);
 }
 
 static void dispose(struct h1_client *c, bool reset, bool linger, enum flow_error error, const char *detail)
@@ -105,6 +110,8 @@ static void open_tunnel(struct h1_client *c, struct head *response)
 	response->status = response->status == 101 ? 200 : response->status;
 	head_remove(response, "content-length");
 	head_remove(response, "sec-websocket-accept");
+	if (c->masque)
+		head_set(response, "capsule-protocol", "?1");
 	transport_set_striped(c->transport, true);
 	flow_head(flow, &c->leg, response, false);
 	if (alive(c, flow) && c->finish_due)
@@ -125,9 +132,19 @@ static bool upgraded_well(const struct h1_client *c, const struct h1_hop *hop)
 	return strcmp(accept, hop->accept) == 0;
 }
 
+/* RFC 9297 3.2: a 101 that frames a body is malformed. */
+static bool opens(const struct h1_client *c, struct head *response, const struct h1_hop *hop)
+{
+	const char *why;
+	if (!c->masque)
+		return true;
+	response->status = 200;
+	return hop->framing != H1_CHUNKED && masque_opens(response, &why);
+}
+
 static void switching(struct h1_client *c, struct head *response, const struct h1_hop *hop)
 {
-	bool asked = c->protocol[0] != '\0', well = asked && upgraded_well(c, hop);
+	bool asked = c->protocol[0] != '\0', well = asked && upgraded_well(c, hop) && opens(c, response, hop);
 	if (well)
 		return open_tunnel(c, response);
 	head_free(response);
@@ -165,6 +182,8 @@ static void respond(struct h1_client *c, struct head *response, const struct h1_
 		head_free(response);
 		break_off(c, FLOW_UPGRADE, "next hop did not upgrade");
 	} else {
+		if (c->masque)
+			head_remove(response, "capsule-protocol");   /* RFC 9297 3.4 */
 		final(c, response, hop);
 	}
 }
@@ -322,6 +341,9 @@ static bool upgrade_hop(struct h1_client *c, const struct head *request, struct 
 		return false;
 	memcpy(c->protocol, request->protocol, n + 1);
 	hop->upgrade = c->protocol;
+	c->masque = masque_is(request);
+	if (c->masque)
+		hop->host = c->authority ? c->authority : "localhost";
 	if (strcmp(c->protocol, "websocket") != 0)
 		return true;
 	hop->key = c->key;
@@ -468,6 +490,12 @@ struct h1_client *h1_client_new(struct tunnel *tunnel, struct transport *transpo
 	return c;
 }
 
+void h1_client_authority(struct h1_client *c, const char *authority)
+{
+	free(c->authority);
+	c->authority = strdup(authority);
+}
+
 struct leg *h1_client_open(struct h1_client *c, struct flow *flow)
 {
 	c->leg.flow = flow;
@@ -477,6 +505,7 @@ struct leg *h1_client_open(struct h1_client *c, struct flow *flow)
 	c->out = H1_OUT_NONE;
 	c->outstanding = 0;
 	c->answered = c->keep = c->finish_due = false;
+	c->masque = false;
 	c->protocol[0] = c->key[0] = '\0';
 	return &c->leg;
 }

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "workers/tunnel/masque.h"
+
 #define BLANK_LINES 4u        /* tolerated before a request line */
 #define NOMINATED 16u         /* field names in Connection */
 
@@ -80,6 +82,7 @@ struct reading {
 	struct span nominated[NOMINATED];
 	unsigned n_nominated;
 	bool keep_alive, connection_upgrade, te_trailers;
+	const char *masque;           /* the upgrade asked for is one of UDP or IP proxying */
 };
 
 static bool is(struct span span, const char *word)
@@ -187,6 +190,15 @@ static void keep_span(struct span *where, unsigned *count, struct span value)
 	(*count)++;
 }
 
+static void read_tokens(struct reading *r, struct span value)
+{
+	keep_span(&r->upgrade, &r->upgrades, value);
+	if (has_member(value, "connect-udp"))
+		r->masque = "connect-udp";
+	else if (has_member(value, "connect-ip"))
+		r->masque = "connect-ip";
+}
+
 static bool own_value(struct h1_parser *p, struct reading *r, enum own own, struct span value)
 {
 	struct h1_hop *hop = &p->hop;
@@ -194,7 +206,7 @@ static bool own_value(struct h1_parser *p, struct reading *r, enum own own, stru
 	case OWN_HOST: keep_span(&r->host, &r->hosts, value); return true;
 	case OWN_LENGTH: r->lengths++; return true;
 	case OWN_ENCODING: keep_span(&r->encoding, &r->encodings, value); return true;
-	case OWN_UPGRADE: keep_span(&r->upgrade, &r->upgrades, value); return true;
+	case OWN_UPGRADE: read_tokens(r, value); return true;
 	case OWN_KEY: keep_span(&r->key, &r->keys, value); return true;
 	case OWN_VERSION: keep_span(&r->version, &r->versions, value); return true;
 	case OWN_ACCEPT: keep_span(&r->accept, &r->accepts, value); return true;
@@ -304,20 +316,45 @@ static bool is_key(struct span key)
 	return true;
 }
 
-/* RFC 6455 4.2.1: an opening handshake becomes RFC 8441's extended CONNECT; anything less goes on as a plain request. */
-static void read_upgrade(struct h1_parser *p, const struct reading *r)
+static void make_extended(struct h1_parser *p, const char *protocol)
 {
-	struct head *head = p->head;
-	if (!r->connection_upgrade || r->upgrades != 1 || !has_member(r->upgrade, "websocket") || r->keys != 1 ||
-	    r->versions != 1 || !is_key(r->key) || !is(r->version, "13") || p->hop.minor == 0 ||
-	    strcmp(head->method, "GET") != 0 || p->hop.framing != H1_NO_BODY)
-		return;
+	p->head->method = "CONNECT";
+	p->head->protocol = p->hop.protocol = protocol;
+}
+
+/* RFC 6455 4.2.1 */
+static bool is_websocket(const struct h1_parser *p, const struct reading *r)
+{
+	return r->connection_upgrade && r->upgrades == 1 && has_member(r->upgrade, "websocket") && r->keys == 1 &&
+	       r->versions == 1 && is_key(r->key) && is(r->version, "13") && strcmp(p->head->method, "GET") == 0 &&
+	       p->hop.framing == H1_NO_BODY;
+}
+
+/* RFC 9298 3.2, RFC 9484 4.2: what is less than a whole upgrade request is malformed. */
+static enum h1_result read_masque(struct h1_parser *p, const struct reading *r)
+{
+	if (!r->connection_upgrade || r->upgrades != 1 || strcmp(p->head->method, "GET") != 0)
+		return fail(p, 400, "bad request to upgrade to UDP or IP proxying");
+	if (p->hop.framing != H1_NO_BODY)
+		return fail(p, 400, "request to upgrade to UDP or IP proxying with a body");
+	make_extended(p, r->masque);
+	unsigned status = masque_accept(p->head, &p->why);
+	return status ? fail(p, status, p->why) : H1_DONE;
+}
+
+/* An upgrade that we know becomes RFC 8441's extended CONNECT; any other is passed over (RFC 9110 7.8). */
+static enum h1_result read_upgrade(struct h1_parser *p, const struct reading *r)
+{
+	if (p->hop.minor == 0)
+		return H1_DONE;
+	if (!is_websocket(p, r))
+		return r->masque ? read_masque(p, r) : H1_DONE;
 	memcpy(p->hop.key, r->key.text, WS_KEY_LENGTH);
 	p->hop.key[WS_KEY_LENGTH] = '\0';
-	head_remove(head, "sec-websocket-key");
-	head_remove(head, "content-length");
-	head->method = "CONNECT";
-	head->protocol = "websocket";
+	head_remove(p->head, "sec-websocket-key");
+	head_remove(p->head, "content-length");
+	make_extended(p, "websocket");
+	return H1_DONE;
 }
 
 static void copy_span(char *to, size_t size, struct span span)
@@ -329,10 +366,10 @@ static void copy_span(char *to, size_t size, struct span span)
 
 static void read_upgraded(struct h1_parser *p, const struct reading *r)
 {
-	struct span list = r->upgrade, first = {"", 0};
+	struct span list = r->upgrade, first = {"", 0}, second;
 	if (r->upgrades == 1)
 		next_member(&list, &first);
-	p->hop.upgrade = r->connection_upgrade && first.n > 0;
+	p->hop.upgrade = r->connection_upgrade && first.n > 0 && !next_member(&list, &second);
 	copy_span(p->hop.upgrade_to, sizeof(p->hop.upgrade_to), first);
 	if (r->accepts == 1)
 		copy_span(p->hop.accept, sizeof(p->hop.accept), r->accept);
@@ -360,8 +397,7 @@ static enum h1_result finish_head(struct h1_parser *p, const struct reading *r)
 	}
 	if (r->te_trailers)
 		head_add_n(p->head, "te", 2, "trailers", 8);
-	read_upgrade(p, r);
-	return H1_DONE;
+	return read_upgrade(p, r);
 }
 
 /* --- first lines --------------------------------------------------------------------------------------------------------- */
@@ -419,6 +455,7 @@ static enum h1_result parse(struct h1_parser *p, const char *text, size_t n)
 	memset(&r, 0, offsetof(struct reading, nominated));
 	r.n_nominated = 0;
 	r.keep_alive = r.connection_upgrade = r.te_trailers = false;
+	r.masque = NULL;
 	memset(&p->hop, 0, sizeof(p->hop));
 	p->head = head_new();
 	const char *end = text + n;

@@ -21,9 +21,10 @@ struct h1_hop {
 	enum h1_framing framing;      /* of a response: as if its request were a GET */
 	uint64_t length;
 	bool close;                   /* the connection ends with this message (RFC 9112 9.3) */
-	bool upgrade;                 /* response: Connection: upgrade with an Upgrade field */
+	bool upgrade;                 /* response: Connection: upgrade with an Upgrade field of one member */
 	bool expect;                  /* Expect: 100-continue */
-	char upgrade_to[16];          /* response 101: lower case, first member */
+	char upgrade_to[16];          /* response 101: that member */
+	const char *protocol;         /* request turned into extended CONNECT: the upgrade token (static); NULL: none */
 	char key[WS_KEY_LENGTH + 1];  /* request turned into extended CONNECT websocket */
 	char accept[32];              /* response: Sec-WebSocket-Accept */
 };
@@ -33,7 +34,7 @@ struct h1_parser {
 	bool secure;                  /* origin-form means https */
 	uint32_t limit;               /* bytes of a head */
 	/* error */
-	unsigned status;              /* to answer with: 400, 414, 431, 501, 505 */
+	unsigned status;              /* to answer with: 400, 404, 414, 431, 501, 505 */
 	const char *why;              /* static */
 	/* DONE: the caller takes head (NULL for trailers without fields) */
 	struct head *head;

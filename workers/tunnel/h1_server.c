@@ -45,7 +45,8 @@ struct h1_server {
 	uint64_t out_left;            /* of H1_OUT_LENGTH */
 	size_t outstanding;
 	unsigned minor;               /* of the request's version */
-	char key[WS_KEY_LENGTH + 1];  /* "": no upgrade */
+	const char *upgrade;          /* to this protocol (static); NULL: none */
+	char key[WS_KEY_LENGTH + 1];  /* of an upgrade to websocket */
 	bool head_request;
 	bool keep;                    /* another request may follow */
 	bool set_aside;               /* bytes after the request wait in the transport */
@@ -147,6 +148,7 @@ static void begin(struct h1_server *s, struct head *request, const struct h1_hop
 	s->minor = hop->minor;
 	s->head_request = strcmp(request->method, "HEAD") == 0;
 	s->keep = !hop->close;
+	s->upgrade = hop->protocol;
 	memcpy(s->key, hop->key, sizeof(s->key));
 	set_deadline(s, 0);
 	if (tunnel)
@@ -320,14 +322,13 @@ static enum h1_out out_framing(const struct h1_server *s, const struct head *res
 static void open_tunnel(struct h1_server *s, const struct head *response)
 {
 	char accept[WS_ACCEPT_SIZE];
-	struct h1_out_hop hop = {.body = H1_OUT_TUNNEL};
+	struct h1_out_hop hop = {.body = H1_OUT_TUNNEL, .upgrade = s->upgrade};
 	struct chunks out = {0};
 	if (s->key[0]) {
 		ws_accept(s->key, accept);
-		hop.upgrade = "websocket";
 		hop.accept = accept;
 	}
-	h1_write_response(&out, s->key[0] ? 101 : response->status, response, &hop);
+	h1_write_response(&out, s->upgrade ? 101 : response->status, response, &hop);
 	transport_send(s->transport, &out, true);
 	s->state = TUNNEL;
 	s->out = H1_OUT_TUNNEL;
@@ -343,8 +344,11 @@ static void write_final(struct h1_server *s, const struct head *response, bool e
 	bool no_body = s->head_request || head_no_body(NULL, response->status);
 	s->out = out_framing(s, response, end);
 	s->out_left = s->out == H1_OUT_LENGTH ? (uint64_t)response->content_length : 0;
-	if (s->request == REQUEST_TUNNEL)
+	if (s->request == REQUEST_TUNNEL) {
 		s->request = REQUEST_DONE;    /* refused: there is no tunnel */
+		if ((s->upgrade && !s->key[0]) || s->set_aside)
+			s->keep = false;      /* what the client sent into it already is no request */
+	}
 	if (s->draining || s->tunnel->draining || s->out == H1_OUT_UNTIL_CLOSE ||
 	    (end && !no_body && response->content_length > 0) ||
 	    (s->request == REQUEST_BODY && response->status >= 400))   /* RFC 9112 9.3: the rest will not be read */

@@ -95,6 +95,8 @@ static void put_fields(const struct head *head, const struct h1_out_hop *hop, un
 			continue;
 		if (NAMED(field, "content-length") && !length)
 			continue;
+		if (hop->body == H1_OUT_TUNNEL && NAMED(field, "content-type"))
+			continue;                 /* RFC 9297 3.2 */
 		if (request && NAMED(field, "cookie"))
 			cookies = true;
 		else
@@ -133,7 +135,7 @@ void h1_write_request(struct chunks *to, const struct head *request, const struc
 	PUT(" ");
 	put_string(tunnel ? request->authority : request->path);
 	PUT(" HTTP/1.1\r\nhost: ");
-	put_string(request->authority ? request->authority : "");
+	put_string(hop->host ? hop->host : request->authority ? request->authority : "");
 	PUT("\r\n");
 	put_fields(request, hop, 0, true);
 	put_hop(hop, head_get(request, "te") != NULL);

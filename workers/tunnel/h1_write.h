@@ -15,6 +15,7 @@ struct h1_out_hop {
 	bool close;                   /* say Connection: close */
 	const char *upgrade;          /* protocol: Upgrade and Connection: upgrade; NULL: none */
 	const char *key, *accept;     /* Sec-WebSocket-*; NULL: none */
+	const char *host;             /* of a request; NULL: the head's authority */
 };
 
 void h1_write_request(struct chunks *to, const struct head *request, const struct h1_out_hop *hop);

@@ -26,6 +26,8 @@ void h2_free(struct h2 *h2)
 	h2->session = NULL;
 	event_free(h2->timer);
 	chunks_clear(&h2->out);
+	free(h2->authority);
+	h2->authority = NULL;
 	if (h2->server)
 		h2->gone(h2->arg);
 	else
@@ -345,6 +347,12 @@ struct h2 *h2_client_new(struct tunnel *tunnel, struct transport *transport, uin
 	transport_set_callbacks(transport, &callbacks, h2);
 	h2_want(h2);
 	return h2;
+}
+
+void h2_client_authority(struct h2 *h2, const char *authority)
+{
+	free(h2->authority);
+	h2->authority = strdup(authority);
 }
 
 unsigned h2_streams(const struct h2 *h2)

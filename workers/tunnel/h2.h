@@ -23,6 +23,9 @@ struct h2_pool_callbacks {
 /* Client side for a pool; takes over the transport (connecting). */
 struct h2 *h2_client_new(struct tunnel *tunnel, struct transport *transport, uint32_t max_streams,
                          const struct h2_pool_callbacks *callbacks, void *arg);
+/* What :authority says where the request's own is a target that the next hop is asked to reach (UDP and IP proxying); copied.
+ * Without it: "localhost". */
+void h2_client_authority(struct h2 *h2, const char *authority);
 /* Streams that can be opened now; 0 before ready and while closing. */
 unsigned h2_room(const struct h2 *h2);
 unsigned h2_streams(const struct h2 *h2);

@@ -54,6 +54,7 @@ struct h2_stream {
 	bool end_sent;
 	bool rst_sent;
 	bool connect;                          /* classic or extended */
+	bool masque;                           /* UDP or IP proxying */
 };
 
 struct h2_abuse {
@@ -71,6 +72,7 @@ struct h2 {
 	void (*gone)(void *arg);
 	struct h2_pool_callbacks pool;         /* client */
 	void *arg;
+	char *authority;                       /* client: the next hop's own; NULL: not told */
 	struct h2_stream *streams;
 	unsigned n_streams;
 	uint32_t max_streams, header_bytes;

@@ -8,6 +8,7 @@
 #include <strings.h>
 
 #include "workers/tunnel/h1_parse.h"
+#include "workers/tunnel/masque.h"
 
 /* --- in -------------------------------------------------------------------------------------------------------------- */
 
@@ -80,7 +81,11 @@ void h2_request_check(struct head *head, struct h2_refusal *refusal)
 		refusal->status = 400;
 	else
 		join_cookies(head);
-	if (!refusal->status && head_is_connect(head))
+	if (refusal->status || !head_is_connect(head))
+		return;
+	if (masque_is(head))
+		refusal->status = masque_accept(head, &refusal->detail);
+	else
 		head_remove(head, "content-length");
 }
 
@@ -136,14 +141,20 @@ static void block_pseudo(struct block *block, const char *name, const char *valu
 		block_add(block, name, strlen(name), value, strlen(value));
 }
 
-static void block_fields(struct block *block, const struct head *head, bool no_length)
+/* tunnel: what would frame or type a body is left out (RFC 9110 9.3.6, RFC 9297 3.2). */
+static void block_fields(struct block *block, const struct head *head, bool tunnel)
 {
 	for (unsigned i = 0; i < head->n; i++) {
 		const struct field *f = &head->fields[i];
-		if (no_length && strcmp(f->name, "content-length") == 0)
+		if (tunnel && (strcmp(f->name, "content-length") == 0 || strcmp(f->name, "content-type") == 0))
 			continue;
 		block_add(block, f->name, f->name_length, f->value, f->value_length);
 	}
+}
+
+static const char *own_authority(const struct h2 *h2)
+{
+	return h2->authority ? h2->authority : "localhost";
 }
 
 int h2_submit_request(struct h2_stream *stream, const struct head *head, bool end)
@@ -153,7 +164,7 @@ int h2_submit_request(struct h2_stream *stream, const struct head *head, bool en
 	block_pseudo(&block, ":method", head->method);
 	block_pseudo(&block, ":protocol", head->protocol);
 	block_pseudo(&block, ":scheme", classic ? NULL : head->scheme);
-	block_pseudo(&block, ":authority", head->authority);
+	block_pseudo(&block, ":authority", stream->masque ? own_authority(stream->h2) : head->authority);
 	block_pseudo(&block, ":path", classic ? NULL : head->path);
 	block_fields(&block, head, stream->connect);
 	nghttp2_data_provider provider = h2_stream_provider(stream);

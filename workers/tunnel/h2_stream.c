@@ -7,6 +7,7 @@
 #include "workers/tunnel/clock.h"
 #include "workers/tunnel/h2_internal.h"
 #include "workers/tunnel/h2_request.h"
+#include "workers/tunnel/masque.h"
 
 #define TINY 16u              /* a DATA frame this small with more waiting: the peer's window is a trickle */
 #define FRAME_MIN 4096u       /* shorter chunks are sent together in one frame */
@@ -100,18 +101,35 @@ static void begin_request(struct h2_stream *stream, struct head *head)
 		return reject(stream, &refusal);
 	}
 	stream->connect = head_is_connect(head);
+	stream->masque = masque_is(head);
 	bool end = stream->remote_ended && !stream->in.head && !stream->trailers;
 	stream->remote_end_told = end;
 	flow_new(h2->tunnel, h2->origin, &stream->leg, head, end);
 }
 
+static const char *check_response(const struct h2_stream *stream, struct head *head)
+{
+	const char *why = NULL;
+	if (stream->too_large)
+		return "the response's header fields are too large";
+	if (head->status < 100)         /* nghttp2 takes any three digits */
+		return "no status that there is";
+	if (!stream->masque || head->status < 200)
+		return NULL;
+	/* RFC 9297 3.4: not on responses that open nothing */
+	if (head->status >= 300)
+		head_remove(head, "capsule-protocol");
+	else if (masque_opens(head, &why))
+		head_set(head, "capsule-protocol", "?1");
+	return why;
+}
+
 static void begin_response(struct h2_stream *stream, struct head *head)
 {
-	bool final = head->status >= 200;
-	bool end = final && stream->head_end;
-	if (stream->too_large || head->status < 100) {   /* nghttp2 takes any three digits */
+	bool final = head->status >= 200, opens = stream->connect && final && head->status < 300;
+	bool end = final && stream->head_end && !opens;      /* a tunnel's end is told as one */
+	if ((stream->why = check_response(stream, head))) {
 		stream->failed = FLOW_RESPONSE;
-		stream->why = stream->too_large ? "the response's header fields are too large" : "no status that there is";
 		return head_free(head);
 	}
 	if (end)
@@ -312,6 +330,7 @@ static void client_head(struct leg *leg, const struct head *head, bool end)
 {
 	struct h2_stream *stream = (struct h2_stream *)leg;
 	stream->connect = head_is_connect(head);
+	stream->masque = masque_is(head);
 	if (head->protocol && !stream->h2->connect_protocol) {
 		stream->failed = FLOW_UPGRADE;
 		stream->why = "the next hop does not offer extended CONNECT (RFC 8441)";

@@ -155,6 +155,8 @@ static bool ip_target(const char *target, char out[TARGET_MAX], const char **why
 		return bad(why, "a prefix length belongs to an address");
 	if (guard_split(text, 1, name, sizeof(name), &port, why) != 0)
 		return false;
+	if (inet_pton(AF_INET, name, &v4) == 1)           /* a dot after it was dropped */
+		return ip_prefix(AF_INET, name, NULL, out, why);
 	lower(name);
 	strcpy(out, name);
 	return true;
