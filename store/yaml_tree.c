@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "store/yaml_tree.h"
 #include "store/config_arena.h"
+#include "store/yaml_text.h"
 
 #include <libfyaml.h>
 #include <stdarg.h>
@@ -261,8 +262,8 @@ struct yaml_node *yaml_parse(const char *text, size_t length, struct config_aren
 	struct fy_parser *parser = cfg.diag ? fy_parser_create(&cfg) : NULL;
 	struct fy_event *event;
 
-	if (memchr(text, 0, length))
-		fail(&b, 1, 1, "the document has NUL characters; expected text");
+	if (!yaml_text_check(text, length, fault))
+		b.failed = true;
 	else if (!parser || fy_parser_set_string(parser, text, length))
 		fail(&b, 1, 1, "out of memory");
 	while (!b.failed && !b.ended && (event = fy_parser_parse(parser))) {

@@ -1,5 +1,5 @@
 /* A YAML document as a small tree with positions. Refused: aliases, anchors, tags, merge keys, duplicate keys, several
- * documents, depth over 32, more than a million nodes. Internal to store/. */
+ * documents, directives, depth over 32, more than a million nodes. Internal to store/. */
 #ifndef HERMES_STORE_YAML_TREE_H
 #define HERMES_STORE_YAML_TREE_H
 
