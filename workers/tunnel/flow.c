@@ -57,6 +57,8 @@ static void flow_free(struct flow *flow)
 	}
 	chunks_clear(&flow->replay);
 	head_free(flow->request);
+	going_free(flow->going);
+	own_origin_free(flow->own);
 	decision_unref(flow->decision);
 	generation_unref(flow->generation);
 	free(flow->asked_head);
@@ -132,6 +134,8 @@ void flow_pump(struct flow *flow, bool up)
 		side->untaken = 0;
 		if (near && taken)
 			near->ops->taken(near, taken);
+		if (flow->going)
+			going_sent(flow, up);
 	}
 	if (!side->ended || flow->state == FLOW_STATE_ENDED)
 		return;
@@ -156,6 +160,11 @@ void flow_data(struct flow *flow, struct leg *leg, struct chunks *chunks)
 {
 	bool up = leg == flow->in;
 	struct side *side = up ? &flow->up : &flow->down;
+	if (way_is(flow, leg)) {
+		flow_enter(flow);
+		way_data(flow, leg, chunks);
+		return flow_leave(flow);
+	}
 	if (side->finished || side->ended) {   /* an answer of our own is under way: nobody wants the rest */
 		leg->ops->taken(leg, chunks->bytes);
 		return chunks_clear(chunks);
@@ -166,8 +175,12 @@ void flow_data(struct flow *flow, struct leg *leg, struct chunks *chunks)
 	side->untaken += chunks->bytes;
 	if (up && !flow->head_sent)
 		keep_for_replay(flow, chunks);
+	if (flow->going)
+		going_data(flow, up, chunks);
 	chunks_move(&side->held, chunks);
 	flow_pump(flow, up);
+	if (flow->going && flow->state != FLOW_STATE_ENDED)
+		going_received(flow);
 	flow_leave(flow);
 }
 
@@ -175,21 +188,30 @@ void flow_finish(struct flow *flow, struct leg *leg, struct head *trailers)
 {
 	bool up = leg == flow->in;
 	struct side *side = up ? &flow->up : &flow->down;
-	if (side->ended)
-		return head_free(trailers);
+	if (side->ended || way_is(flow, leg)) {
+		head_free(trailers);
+		flow_enter(flow);
+		if (way_is(flow, leg))
+			way_finish(flow, leg);
+		return flow_leave(flow);
+	}
 	flow_enter(flow);
 	side->ended = true;
 	side->trailers = trailers;
 	if (up && trailers)             /* somebody behind us may merge them into the head (RFC 9110 6.5.1) */
 		fields_clean_request(trailers, flow->generation->config, flow->origin->listener->config, flow->origin->peer_rule);
 	flow_pump(flow, up);
+	/* Nobody is there to be told: it need not be waited for. */
+	if (flow->state == FLOW_STATE_PARKED || flow->state == FLOW_STATE_RESUMING)
+		flow_end(flow, FLOW_NONE, FLOW_NONE);
 	flow_leave(flow);
 }
 
 void flow_writable(struct flow *flow, struct leg *leg)
 {
 	flow_enter(flow);
-	flow_pump(flow, leg == flow->out);
+	if (!way_is(flow, leg))
+		flow_pump(flow, leg == flow->out);
 	flow_leave(flow);
 }
 
@@ -251,9 +273,13 @@ static void pass_informational(struct flow *flow, const struct head *response)
 
 void flow_head(struct flow *flow, struct leg *leg, struct head *response, bool end)
 {
-	(void)leg;
 	flow_enter(flow);
 	flow->last = now_us();
+	if (way_is(flow, leg)) {
+		way_head(flow, leg, response);
+		head_free(response);
+		return flow_leave(flow);
+	}
 	count_status(flow, response->status);
 	if (response->status < 200)
 		pass_informational(flow, response);
@@ -273,8 +299,12 @@ void flow_head(struct flow *flow, struct leg *leg, struct head *response, bool e
 void flow_broken(struct flow *flow, struct leg *leg, enum flow_error error, const char *detail)
 {
 	flow_enter(flow);
-	if (leg == flow->in) {
+	if (way_is(flow, leg)) {
+		way_gone(flow, leg, detail);
+	} else if (leg == flow->in) {
 		flow->in = NULL;
+		if (flow->going && going_park(flow, detail))
+			return flow_leave(flow);
 		if (!flow->error)
 			flow->error = FLOW_CANCELLED;
 		if (!flow->detail[0])
@@ -286,7 +316,7 @@ void flow_broken(struct flow *flow, struct leg *leg, enum flow_error error, cons
 		/* The response is whole: the client gets it, however the rest went. */
 		if (flow->down.ended && !flow->tunnel_open)
 			flow_pump(flow, false);
-		else
+		else if (!flow->going || !way_broken(flow, detail))
 			flow_fail(flow, error, detail);
 	}
 	flow_leave(flow);

@@ -19,6 +19,9 @@ struct origin {
 	const void *peer_rule;        /* struct config_peer that admits the peer, of the configuration in force */
 	bool peer_refused;            /* a change of configuration no longer admits the peer */
 	const char *carry;            /* "h1", "h2", "tcp", "socks5": for the record */
+	/* Keeps the listener beyond the connection: change is 1 or -1. NULL: it lives to the process' end, or cannot be kept. */
+	void (*hold)(struct listener *listener, int change);
+	bool inner;                   /* another tunnel worker of this node: who asks stands in the request (worker_link.h) */
 };
 
 /* A request came in on `leg` (leg->flow is set). Takes over request. end: no body follows. May close the leg before it

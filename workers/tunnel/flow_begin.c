@@ -144,6 +144,8 @@ static void take_decision(struct flow *flow, struct decision *decision)
 		return flow_answer(flow, 503, FLOW_INTERNAL, "nobody decided in time");
 	if (decision->status)
 		return flow_answer(flow, decision->status, error_of(decision->error), decision->detail);
+	if (flow_join(flow))
+		return;
 	if (decision->route_stats)
 		stats_add(decision->route_stats, STATS_ROUTE_FLOWS, 1);
 	if (!decision->cluster_stats)
@@ -190,29 +192,35 @@ static void decide(struct flow *flow)
 
 /* --- the way out ----------------------------------------------------------------------------------------------------- */
 
-static const char *hash_key(struct flow *flow)
+static const char *hash_key(struct flow *flow, const struct decision *decision)
 {
-	const struct config_cluster *cluster = config_cluster(flow->generation->config, flow->decision->cluster);
+	const struct config_cluster *cluster = config_cluster(flow->tunnel->current->config, decision->cluster);
 	if (!cluster || cluster->balance != CONFIG_HASH)
 		return NULL;
 	const char *value = cluster->hash_header ? head_get(flow->request, cluster->hash_header) : NULL;
 	return value ? value : flow->origin->source_text;
 }
 
+struct attempt *flow_open(struct flow *flow, const struct decision *decision, unsigned tried)
+{
+	struct cluster_request request = {
+		.flow = flow, .cluster = decision->cluster, .target = flow->request->authority, .scheme = flow->request->scheme,
+		.tunnel = flow->connect && !flow->request->protocol, .hash_key = hash_key(flow, decision),
+		.tried = tried, .tried_endpoints = flow->tried_endpoints};
+	return cluster_open(flow->tunnel->clusters, &request);
+}
+
 void flow_attempt(struct flow *flow)
 {
 	const struct decision *decision = flow->decision;
-	struct cluster_request request = {
-		.flow = flow, .cluster = decision->cluster, .target = flow->request->authority, .scheme = flow->request->scheme,
-		.tunnel = flow->connect && !flow->request->protocol, .hash_key = hash_key(flow),
-		.tried = flow->attempts, .tried_endpoints = flow->tried_endpoints};
+	unsigned tried = flow->attempts;
 	flow_set_state(flow, FLOW_STATE_OPENING);
 	flow->opening = now_us();
 	flow->attempts++;
 	flow->try_deadline = decision->retry.per_try_timeout ?
 	                     flow->opening + (uint64_t)decision->retry.per_try_timeout * 1000 : 0;
 	flow_arm(flow);
-	flow->attempt = cluster_open(flow->tunnel->clusters, &request);
+	flow->attempt = flow_open(flow, decision, tried);
 }
 
 /* Which endpoint it was, also where it could not be reached: the next attempt goes to another. */
@@ -226,6 +234,10 @@ static void take_used(struct flow *flow)
 void flow_opened(struct flow *flow, struct leg *leg)
 {
 	flow_enter(flow);
+	if (flow->going) {
+		way_opened(flow, leg);
+		return flow_leave(flow);
+	}
 	flow->attempt = NULL;
 	flow->out = leg;
 	flow->opened = now_us();
@@ -245,6 +257,10 @@ void flow_open_failed(struct flow *flow, enum flow_error error, const char *deta
 {
 	flow_enter(flow);
 	flow->attempt = NULL;
+	if (flow->going) {
+		way_failed(flow, detail);
+		return flow_leave(flow);
+	}
 	take_used(flow);
 	flow_fail(flow, error, detail);
 	flow_leave(flow);

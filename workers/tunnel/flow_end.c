@@ -78,6 +78,8 @@ void flow_end(struct flow *flow, enum flow_error in, enum flow_error out)
 	if (flow->state == FLOW_STATE_ENDED)
 		return;
 	uint64_t now = now_us();
+	if (flow->going && going_end(flow))
+		in = FLOW_NONE;
 	flow_set_state(flow, FLOW_STATE_ENDED);
 	release_questions(flow);
 	count_end(flow, now);

@@ -14,7 +14,9 @@
 #include "workers/tunnel/listener.h"
 #include "workers/tunnel/tunnel_header.h"
 
-#define FLOW_STATES(S) S(BEGINNING) S(PROVING) S(ASKING) S(OPENING) S(WAITING) S(STREAMING) S(BACKING_OFF) S(ENDED)
+/* PARKED: far end of a tunnel whose client end is away. RESUMING: client end that seeks another way. */
+#define FLOW_STATES(S) S(BEGINNING) S(PROVING) S(ASKING) S(OPENING) S(WAITING) S(STREAMING) S(BACKING_OFF) \
+	S(PARKED) S(RESUMING) S(ENDED)
 enum flow_state {
 #define S(ID) FLOW_STATE_##ID,
 	FLOW_STATES(S)
@@ -37,6 +39,7 @@ struct flow {
 	struct tunnel *tunnel;
 	struct generation *generation;
 	const struct origin *origin;
+	struct own_origin *own;       /* what origin points into where no connection owns it; else NULL */
 	struct leg *in, *out;
 	enum flow_state state;
 	unsigned busy;                /* calls under way: memory stays */
@@ -62,6 +65,7 @@ struct flow {
 	bool out_ready;               /* the out leg has the request's head */
 	struct tunnel_header asked_tunnel;   /* UDP and IP tunnels: what the client end asked for (flow_tunnel.c) */
 	struct join join;             /* what the ends agreed on */
+	struct going *going;          /* UDP and IP tunnels once they are open: flow_resume.h; else NULL */
 	/* For the record; outlive the request's head. */
 	char *method, *protocol, *authority, *path;
 	struct event timer;
@@ -83,6 +87,8 @@ void flow_pump(struct flow *flow, bool up);
 /* flow_begin.c */
 void flow_begin(struct flow *flow);
 void flow_attempt(struct flow *flow);
+/* An attempt for flow->request. */
+struct attempt *flow_open(struct flow *flow, const struct decision *decision, unsigned tried);
 /* Its peer, where it has one, may still connect and speak for the flow's user. */
 bool flow_may_speak(const struct flow *flow);
 /* Another attempt if the decision and what was sent so far allow one; false: no. */
@@ -97,6 +103,53 @@ void flow_tunnel_offer(struct flow *flow);
 void flow_tunnel_agree(struct flow *flow, struct head *response);
 /* After it did: both legs may move datagrams. */
 void flow_tunnel_joined(struct flow *flow);
+
+/* flow_resume.c. going_* up-calls: only where flow->going is set. */
+/* Chunks that a leg gave: those that may go on stay. */
+void going_data(struct flow *flow, bool up, struct chunks *chunks);
+/* They went on: acknowledges. */
+void going_received(struct flow *flow);
+/* A leg took what was held. */
+void going_sent(struct flow *flow, bool up);
+/* The in leg broke: true, the far end waits for another one. */
+bool going_park(struct flow *flow, const char *why);
+/* The flow ends: before its legs are closed. True: the in leg knows by a clean end. */
+bool going_end(struct flow *flow);
+void going_free(struct going *going);
+/* The request goes on with a tunnel that lives here: its in leg is that one's now, and the flow is over. */
+bool flow_join(struct flow *flow);
+/* A worker that is to stop waits for nobody. */
+void flows_end_parked(struct tunnel *tunnel);
+/* A copy that outlives the connection; NULL: the listener cannot be kept. */
+struct own_origin *own_origin_new(const struct origin *origin);
+void own_origin_free(struct own_origin *own);
+const struct origin *own_origin_get(const struct own_origin *own);
+
+/* flow_move.c: the client end. */
+/* The way out broke: true, another one is sought. */
+bool way_broken(struct flow *flow, const char *why);
+void way_opened(struct flow *flow, struct leg *leg);
+void way_failed(struct flow *flow, const char *detail);
+/* Legs that are neither in nor out. */
+static inline bool way_is(const struct flow *flow, const struct leg *leg)
+{
+	return flow->going && leg != flow->in && leg != flow->out;
+}
+void way_head(struct flow *flow, struct leg *leg, const struct head *response);
+void way_data(struct flow *flow, struct leg *leg, struct chunks *chunks);
+void way_finish(struct flow *flow, struct leg *leg);
+void way_gone(struct flow *flow, struct leg *leg, const char *why);
+/* Decided anew, elsewhere: no longer to the cluster or the endpoint in use. True: taken care of, the reference with it. */
+bool way_decided(struct flow *flow, struct decision *decision, bool elsewhere);
+/* By which the attempt under way is made. */
+const struct decision *way_decision(const struct flow *flow);
+
+/* flow_redecide.c */
+/* Whether the endpoint is still one of the decision's cluster, and the cluster the same as that in use. */
+bool flow_leads_elsewhere(const struct flow *flow, const struct decision *decision);
+/* The request as it was asked about. */
+struct head *flow_asked(const struct flow *flow);
+void flow_decide_anew(struct flow *flow);
 
 /* flow_end.c */
 /* The access log's record of a flow that goes on its way, where one is configured. */

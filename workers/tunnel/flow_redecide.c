@@ -53,7 +53,7 @@ struct asked *asked_new(const struct head *request)
 	return asked;
 }
 
-static struct head *unpack(const struct flow *flow)
+struct head *flow_asked(const struct flow *flow)
 {
 	const char *at = flow->asked_head->text;
 	struct head *head = head_new();
@@ -99,7 +99,7 @@ static bool has_endpoint(const struct config_cluster *cluster, const char *endpo
 }
 
 /* The decision names another cluster, or the endpoint in use is no longer one of it. */
-static bool leads_elsewhere(const struct flow *flow, const struct decision *decision)
+bool flow_leads_elsewhere(const struct flow *flow, const struct decision *decision)
 {
 	const struct config_cluster *cluster = config_cluster(flow->tunnel->current->config, decision->cluster);
 	if (strcmp(decision->cluster, flow->decision->cluster) != 0)
@@ -137,7 +137,11 @@ static void use(struct flow *flow, struct decision *decision)
 	flow->decided_under = flow->asked_under;
 	if (decision->status == 403) {
 		end_denied(flow, decision->detail);
-	} else if (!decision->status && decision->move && flow->tunnel_open && leads_elsewhere(flow, decision)) {
+	} else if (decision->status && flow->state == FLOW_STATE_RESUMING) {
+		end(flow, FLOW_TERMINATED, "nothing leads there any more");
+	} else if (!decision->status && flow->going && way_decided(flow, decision, flow_leads_elsewhere(flow, decision))) {
+		return;
+	} else if (!decision->status && decision->move && flow->tunnel_open && flow_leads_elsewhere(flow, decision)) {
 		end(flow, FLOW_TERMINATED, "the route leads elsewhere now");
 	} else if (!decision->status) {
 		return adopt(flow, decision);
@@ -165,11 +169,11 @@ static bool still_a_user(const struct flow *flow)
 	return !flow->by_password;
 }
 
-static void decide_anew(struct flow *flow)
+void flow_decide_anew(struct flow *flow)
 {
 	struct tunnel *tunnel = flow->tunnel;
 	if (flow->decided_under == tunnel->current->number || flow->query || !flow->asked_head || !flow->decision ||
-	    flow->decision->status)
+	    flow->decision->status || flow->state == FLOW_STATE_PARKED)
 		return;
 	flow_enter(flow);
 	flow->asked_under = tunnel->current->number;
@@ -178,7 +182,7 @@ static void decide_anew(struct flow *flow)
 	} else if (!still_a_user(flow)) {
 		end_denied(flow, "the user is no longer known");
 	} else {
-		struct head *head = unpack(flow);
+		struct head *head = flow_asked(flow);
 		struct decision *decision = ask_decision(tunnel->ask, flow->origin, flow->user, head, &flow->query, on_decided, flow);
 		head_free(head);
 		if (decision)
@@ -197,7 +201,7 @@ static void on_walk(evutil_socket_t fd, short what, void *arg)
 	for (unsigned i = 0; i < BATCH && r->cursor; i++) {
 		struct flow *flow = r->cursor;
 		r->cursor = flow->next;
-		decide_anew(flow);
+		flow_decide_anew(flow);
 	}
 	if (r->cursor)
 		event_add(r->walk, &now);

@@ -37,6 +37,8 @@ struct tunnel {
 	struct ipc_channel *policy, *router, *telemetry;   /* NULL while absent */
 	struct flow *flows;           /* all that live */
 	unsigned n_flows;
+	struct going *going;          /* tunnels that end here and can go on, by their id (flow_resume.h) */
+	unsigned n_parked;
 	uint64_t flow_id;
 	bool draining;
 };

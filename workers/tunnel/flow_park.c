@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The far end of a tunnel: it waits while its client end is away, and joins the stream that names it to what lives on. */
+#include <openssl/rand.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ipc/log.h"
+#include "workers/tunnel/fields.h"
+#include "workers/tunnel/flow_resume.h"
+#include "workers/tunnel/masque.h"
+
+#define PARKED_MAX 4096u              /* per worker: each holds a socket or an address */
+
+struct own_origin {
+	struct origin origin;
+	struct sockaddr_storage source;
+	char *peer, *user;
+};
+
+/* --- who came ---------------------------------------------------------------------------------------------------------- */
+
+struct own_origin *own_origin_new(const struct origin *from)
+{
+	if (!from->hold && !from->inner)
+		return NULL;
+	struct own_origin *own = calloc(1, sizeof(*own));
+	if (!own)
+		abort();
+	own->origin = *from;
+	if (from->source)
+		own->source = *from->source;
+	own->peer = from->peer ? strdup(from->peer) : NULL;
+	own->user = from->proven_user ? strdup(from->proven_user) : NULL;
+	own->origin.source = &own->source;
+	own->origin.peer = own->peer;
+	own->origin.proven_user = own->user;
+	own->origin.peer_rule = NULL;      /* goes with its configuration; who comes back is judged anew */
+	if (from->hold)
+		from->hold(from->listener, 1);
+	return own;
+}
+
+void own_origin_free(struct own_origin *own)
+{
+	if (!own)
+		return;
+	if (own->origin.hold)
+		own->origin.hold(own->origin.listener, -1);
+	free(own->peer), free(own->user);
+	free(own);
+}
+
+const struct origin *own_origin_get(const struct own_origin *own)
+{
+	return &own->origin;
+}
+
+/* --- parked ------------------------------------------------------------------------------------------------------------ */
+
+void going_name(struct going *g)
+{
+	struct tunnel *tunnel = g->flow->tunnel;
+	if (RAND_bytes(g->id, sizeof(g->id)) != 1)
+		return;                    /* it just cannot go on */
+	g->id[0] = (uint8_t)worker_index(tunnel->worker);
+	g->has_id = true;
+	HASH_ADD(hh, tunnel->going, id, sizeof(g->id), g);
+}
+
+bool going_park(struct flow *flow, const char *why)
+{
+	struct going *g = flow->going;
+	struct tunnel *tunnel = flow->tunnel;
+	uint32_t ms = flow->generation->config->resume_timeout;
+	if (g->role != GOING_FAR || !g->has_id || flow->state != FLOW_STATE_STREAMING || flow->up.ended || flow->down.ended ||
+	    g->from.through || ms == 0 || tunnel->draining || tunnel->n_parked >= PARKED_MAX)
+		return false;
+	if (!flow->own && !(flow->own = own_origin_new(flow->origin)))
+		return false;
+	flow->origin = own_origin_get(flow->own);
+	flow->up.untaken = 0;
+	source_rewind(&g->from);
+	chunks_settle(&g->kept);
+	flow_set_state(flow, FLOW_STATE_PARKED);
+	tunnel->n_parked++;
+	g->until = now_us() + (uint64_t)ms * 1000;
+	going_arm(g);
+	log_info("tunnel parked", "id=%llu peer=%s user=%s authority=%s reason=%s", (unsigned long long)flow->id,
+	         log_value(flow->origin->peer), log_value(flow->user), log_value(flow->authority), log_value(why));
+	return true;
+}
+
+void flows_end_parked(struct tunnel *tunnel)
+{
+	for (struct flow *flow = tunnel->flows, *next; flow; flow = next) {
+		next = flow->next;
+		if (flow->state != FLOW_STATE_PARKED)
+			continue;
+		flow_enter(flow);
+		flow_end(flow, FLOW_TERMINATED, FLOW_TERMINATED);
+		flow_leave(flow);
+	}
+}
+
+/* --- joined ------------------------------------------------------------------------------------------------------------ */
+
+static bool same(const char *a, const char *b)
+{
+	return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static bool may_join(const struct flow *flow, const struct flow *joiner, const struct tunnel_header *asked)
+{
+	bool lives = flow->state == FLOW_STATE_PARKED || flow->state == FLOW_STATE_STREAMING;
+	return lives && flow != joiner && flow->out && !flow->up.ended && !flow->down.ended && !flow->going->from.through &&
+	       same(flow->origin->peer, joiner->origin->peer) && same(flow->user, joiner->user) &&
+	       same(flow->protocol, joiner->protocol) && same(flow->authority, joiner->authority) &&
+	       !flow_leads_elsewhere(flow, joiner->decision) && going_plausible(flow->going, asked->received);
+}
+
+/* The living flow is the joiner's from now on: its leg, who asked, by which decision. */
+static void take_over(struct flow *flow, struct flow *joiner)
+{
+	struct decision *decision = joiner->decision;
+	stats_add(flow->origin->listener->stats, STATS_LISTENER_FLOWS_OPEN, -1);
+	own_origin_free(flow->own);
+	flow->own = joiner->own;
+	flow->origin = joiner->origin;
+	flow->in = joiner->in;
+	flow->in->flow = flow;
+	joiner->own = NULL;
+	joiner->in = NULL;
+	if (!decision->cluster_stats || !flow->decision->cluster_stats)
+		return;                    /* one of the two came by another worker, which counts */
+	joiner->decision = flow->decision;
+	flow->decision = decision;
+	struct generation *generation = flow->generation;
+	flow->generation = joiner->generation;
+	joiner->generation = generation;
+	flow->decided_under = joiner->asked_under;
+}
+
+static void answer(struct flow *flow, const struct tunnel_header *told)
+{
+	struct head *head = masque_response();
+	tunnel_header_set(head, told);
+	fields_response(head, flow->generation->config, flow->out->ops->kind);
+	flow->in->ops->head(flow->in, head, false);
+	head_free(head);
+}
+
+static void join(struct flow *flow, struct flow *joiner, const struct tunnel_header *asked)
+{
+	struct going *g = flow->going;
+	struct leg *former = flow->in;
+	struct chunks early = {0};
+	chunks_move(&early, &joiner->up.held);
+	if (flow->state == FLOW_STATE_PARKED)
+		flow->tunnel->n_parked--;
+	take_over(flow, joiner);
+	flow_set_state(joiner, FLOW_STATE_ENDED);
+	if (former)
+		former->ops->close(former, FLOW_TERMINATED);
+	flow->up.untaken = 0;
+	source_rewind(&g->from);
+	g->told = source_received(&g->from);
+	g->until = g->ack_at = 0;
+	g->resumed++;
+	flow->join = (struct join){.segments = asked->segments};
+	struct tunnel_header told = {.present = true, .segments = true, .has_id = true, .joined = true, .received = g->told};
+	memcpy(told.id, g->id, sizeof(g->id));
+	told.from = going_replay(g, asked->received);
+	flow_set_state(flow, FLOW_STATE_STREAMING);
+	flow->last = now_us();
+	log_info("tunnel joined", "id=%llu peer=%s user=%s authority=%s again=%zu lost=%llu", (unsigned long long)flow->id,
+	         log_value(flow->origin->peer), log_value(flow->user), log_value(flow->authority), g->kept.bytes,
+	         (unsigned long long)(told.from - asked->received));
+	answer(flow, &told);
+	flow_tunnel_joined(flow);
+	flow_arm(flow);
+	flow_pump(flow, false);
+	if (early.head && flow->in)
+		flow_data(flow, flow->in, &early);
+	chunks_clear(&early);
+}
+
+bool flow_join(struct flow *joiner)
+{
+	struct tunnel_header asked;
+	struct going *g;
+	if (!joiner->connect || !joiner->request || !masque_is(joiner->request))
+		return false;
+	tunnel_header_get(joiner->request, &asked);
+	if (!asked.has_id)
+		return false;
+	HASH_FIND(hh, joiner->tunnel->going, asked.id, sizeof(asked.id), g);
+	if (!g || !may_join(g->flow, joiner, &asked))
+		return false;
+	struct flow *flow = g->flow;
+	flow_enter(flow);
+	join(flow, joiner, &asked);
+	flow_leave(flow);
+	return true;
+}
