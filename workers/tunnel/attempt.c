@@ -6,6 +6,7 @@
 
 #include "workers/tunnel/conn.h"
 #include "workers/tunnel/guard.h"
+#include "workers/tunnel/masque.h"
 
 #define SPARES_MAX 256
 #define CONNECT_TIMEOUT 5000
@@ -140,20 +141,43 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
 
 /* --- the way ----------------------------------------------------------------------------------------------------- */
 
-static bool kind_of(const struct config_cluster *config, bool tunnel, enum pool_kind *kind)
+/* What a tunnel of datagrams leaves as; NULL, or why the cluster does not carry it. */
+static const char *kind_of_datagrams(const struct config_cluster *config, bool udp, enum pool_kind *kind)
 {
 	switch (config->carry) {
 	case CONFIG_H1:
-		*kind = config->target && tunnel ? POOL_TCP : POOL_H1;
-		return true;
 	case CONFIG_H2:
-		*kind = config->target && tunnel ? POOL_TCP : POOL_H2;
-		return true;
-	case CONFIG_CARRY_TCP:
-		*kind = tunnel ? POOL_TCP : POOL_H1;
-		return true;
+		*kind = config->carry == CONFIG_H1 ? POOL_H1 : POOL_H2;
+		return config->target ? "UDP and IP tunnels go on over HTTP to fixed endpoints only" : NULL;
+	case CONFIG_CARRY_UDP:
+		*kind = POOL_UDP;
+		return udp ? NULL : "the cluster carries UDP, no IP packets";
 	default:
-		return false;
+		return "the cluster carries neither UDP nor IP";
+	}
+}
+
+static const char *kind_of(const struct config_cluster *config, const struct cluster_request *request, enum pool_kind *kind)
+{
+	const struct head *head = flow_request(request->flow);
+	if (head && masque_is(head))
+		return kind_of_datagrams(config, masque_is_udp(head), kind);
+	switch (config->carry) {
+	case CONFIG_H1:
+		*kind = config->target && request->tunnel ? POOL_TCP : POOL_H1;
+		return NULL;
+	case CONFIG_H2:
+		*kind = config->target && request->tunnel ? POOL_TCP : POOL_H2;
+		return NULL;
+	case CONFIG_CARRY_TCP:
+		*kind = request->tunnel ? POOL_TCP : POOL_H1;
+		return NULL;
+	case CONFIG_CARRY_UDP:
+		return "the cluster carries UDP only";
+	case CONFIG_CARRY_IP:
+		return "the cluster carries IP packets only";
+	default:
+		return "this version does not carry what the cluster says";
 	}
 }
 
@@ -161,10 +185,10 @@ static struct pool *target_pool(struct attempt *a, enum pool_kind kind)
 {
 	const struct cluster_request *request = &a->request;
 	bool https = request->scheme && strcmp(request->scheme, "https") == 0;
-	uint16_t port, preset = request->tunnel ? 0 : https || a->cluster->config->tls.enabled ? 443 : 80;
+	uint16_t port, preset = request->tunnel || kind == POOL_UDP ? 0 : https || a->cluster->config->tls.enabled ? 443 : 80;
 	char host[256];
 	const char *why;
-	if (https && !request->tunnel && !a->cluster->config->tls.enabled) {
+	if (https && !request->tunnel && kind != POOL_UDP && !a->cluster->config->tls.enabled) {
 		attempt_failed(a, FLOW_TLS_PROTOCOL, "an https target needs a cluster with tls");
 		return NULL;
 	}
@@ -207,8 +231,9 @@ static void attempt_start(struct attempt *a)
 	if (!a->cluster)
 		return attempt_failed(a, FLOW_NO_ENDPOINT, "the configuration has no such cluster");
 	cluster_ref(a->cluster);
-	if (!kind_of(a->cluster->config, a->request.tunnel, &kind))
-		return attempt_failed(a, FLOW_NO_ENDPOINT, "this version does not carry what the cluster says");
+	const char *why = kind_of(a->cluster->config, &a->request, &kind);
+	if (why)
+		return attempt_failed(a, FLOW_NO_ENDPOINT, why);
 	if (a->cluster->waiting >= CLUSTER_WAITING_MAX)
 		return attempt_failed(a, FLOW_CONNECTION_LIMIT, "too many requests wait for a connection");
 	struct pool *pool = a->cluster->config->target ? target_pool(a, kind) : endpoint_pool(a, kind);

@@ -20,7 +20,8 @@ enum {
 };
 
 /* Context ids of datagrams (RFC 9298 4, RFC 9484 6). SEGMENTS only where tunnel_header.h negotiated it:
- *   UDP: segment size (uint16_t, big endian, > 0), then datagrams of that size one after another, the last may be shorter;
+ *   UDP: segment size (uint16_t, big endian, > 0), then at most 128 datagrams of that size one after
+ *        another, the last may be shorter;
  *   IP:  a virtio_net_hdr of 10 bytes (little endian), then one packet of at most 65,535 bytes that it describes. */
 enum { CONTEXT_PAYLOAD = 0, CONTEXT_SEGMENTS = 2 };
 

@@ -30,7 +30,8 @@ struct cluster_request {
  * cancelled. Afterwards attempt is gone.
  * What leaves: carry h2: a stream of a pooled connection. carry h1: a pooled connection (CONNECT goes as CONNECT to fixed
  * endpoints; with endpoints: target it is ended here, the target dialled). carry tcp: tunnels become a dialled connection,
- * HTTP requests leave as HTTP/1.1 on one. */
+ * HTTP requests leave as HTTP/1.1 on one. carry udp, ip: UDP and IP tunnels end there; these leave by carry h1 and h2 to fixed
+ * endpoints as what they are. */
 struct attempt *cluster_open(struct clusters *clusters, const struct cluster_request *request);
 void attempt_cancel(struct attempt *attempt);
 

@@ -13,6 +13,7 @@
 
 #include "workers/tunnel/generation.h"
 #include "workers/tunnel/guard.h"
+#include "workers/tunnel/udp_io.h"
 
 #define STAGGER_MS 250               /* RFC 8305 5: connection attempt delay */
 
@@ -142,16 +143,20 @@ static void fail_errno(struct dial *d, unsigned i, int error)
 
 /* --- connecting ------------------------------------------------------------------------------------------------------- */
 
-static void set_options(int fd, int family)
+/* 0 or -errno. */
+static int set_options(int fd, int family, bool udp)
 {
 	int one = 1, idle = 60, interval = 15, count = 4;
+	if (udp)
+		return udp_setup(fd, family, UDP_CONNECTED);
 	if (family == AF_UNIX)
-		return;
+		return 0;
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+	return 0;
 }
 
 static void won(struct dial *d, unsigned i, int fd)
@@ -187,12 +192,15 @@ static bool connect_to(struct dial *d, unsigned i)
 	struct race *race = &d->races[i];
 	socklen_t length = address->sa_family == AF_INET ? sizeof(struct sockaddr_in) :
 	                   address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_un);
-	int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	if (fd < 0) {
-		fail_errno(d, i, errno);
+	int type = d->target.udp ? SOCK_DGRAM : SOCK_STREAM;
+	int fd = socket(address->sa_family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	int error = fd < 0 ? -errno : set_options(fd, address->sa_family, d->target.udp);
+	if (error) {
+		fail_errno(d, i, -error);
+		if (fd >= 0)
+			close(fd);
 		return false;
 	}
-	set_options(fd, address->sa_family);
 	if (connect(fd, address, length) == 0) {
 		won(d, i, fd);
 		return true;

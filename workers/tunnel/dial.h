@@ -2,6 +2,8 @@
 #ifndef HERMES_TUNNEL_DIAL_H
 #define HERMES_TUNNEL_DIAL_H
 
+#include <stdbool.h>
+
 #include "workers/tunnel/resolve.h"
 #include "workers/tunnel/tunnel.h"
 
@@ -12,6 +14,7 @@ struct dial_target {
 	const char *host;             /* name or address; NULL with unix_path */
 	uint16_t port;
 	const char *unix_path;
+	bool udp;                     /* a datagram socket, set up by udp_setup() */
 	uint32_t ttl_min, ttl_max;
 	/* Whose allow_targets and deny_targets each address must pass; NULL: every address may be dialled. */
 	const struct config_cluster *guard;

@@ -17,7 +17,7 @@ struct cluster;
 struct health;
 
 /* How a connection is used. */
-enum pool_kind { POOL_TCP, POOL_H1, POOL_H2, POOL_KINDS };
+enum pool_kind { POOL_TCP, POOL_H1, POOL_H2, POOL_UDP, POOL_KINDS };
 
 struct endpoint {
 	struct cluster *cluster;

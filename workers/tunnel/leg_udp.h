@@ -9,8 +9,10 @@
 
 /* Takes over fd (connected, non-blocking, set up). It answers the flow's request with 200 (masque_response) and moves
  * datagrams. After finish() it goes on handing up what comes for UDP_LINGER_MS without traffic, then ends its side. ICMP
- * unreachable ends the flow (FLOW_CONNECT_REFUSED, FLOW_UNROUTABLE). gone(arg) (may be NULL): the leg is no more. */
+ * unreachable ends the flow (FLOW_CONNECT_REFUSED, FLOW_UNROUTABLE). stats (STATS_CLUSTER, or NULL): what it drops. gone(arg)
+ * (may be NULL): the leg is no more. */
 #define UDP_LINGER_MS 500u
-struct leg *udp_leg_new(struct tunnel *tunnel, int fd, struct flow *flow, void (*gone)(void *arg), void *arg);
+struct leg *udp_leg_new(struct tunnel *tunnel, int fd, struct flow *flow, struct stats_set *stats, void (*gone)(void *arg),
+                        void *arg);
 
 #endif

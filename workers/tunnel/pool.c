@@ -9,6 +9,7 @@
 
 #define H2_CONNECTIONS 4             /* max_connections: 0 */
 #define OTHER_CONNECTIONS 1024
+#define UDP_SOCKETS 16384
 #define ASK_AGAIN_US 5000000         /* a name that did not resolve */
 
 /* --- life -------------------------------------------------------------------------------------------------------- */
@@ -106,7 +107,7 @@ static void trim_targets(struct cluster *cluster)
 
 struct pool *pool_for_target(struct cluster *cluster, enum pool_kind kind, const char *host, uint16_t port)
 {
-	static const char names[POOL_KINDS] = {[POOL_TCP] = 't', [POOL_H1] = '1', [POOL_H2] = '2'};
+	static const char names[POOL_KINDS] = {[POOL_TCP] = 't', [POOL_H1] = '1', [POOL_H2] = '2', [POOL_UDP] = 'u'};
 	char key[300];
 	struct pool *pool;
 	const char *format_open = strchr(host, ':') ? "[" : "", *format_close = *format_open ? "]" : "";
@@ -130,7 +131,7 @@ struct pool *pool_for_target(struct cluster *cluster, enum pool_kind kind, const
 static unsigned connections_max(const struct pool *pool)
 {
 	unsigned max = pool->cluster->config->max_connections;
-	return max ? max : pool->kind == POOL_H2 ? H2_CONNECTIONS : OTHER_CONNECTIONS;
+	return max ? max : pool->kind == POOL_H2 ? H2_CONNECTIONS : pool->kind == POOL_UDP ? UDP_SOCKETS : OTHER_CONNECTIONS;
 }
 
 static unsigned usable(const struct pool *pool)

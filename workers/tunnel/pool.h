@@ -8,7 +8,7 @@
 struct pool;
 struct conn;
 
-/* CONNECTING: until it can carry something. READY: has room (h2), idle (h1). BUSY: with its one exchange (h1, tcp).
+/* CONNECTING: until it can carry something. READY: has room (h2), idle (h1). BUSY: with its one exchange (h1, tcp, udp).
  * CLOSING: takes nothing new. */
 enum conn_state { CONN_CONNECTING, CONN_READY, CONN_BUSY, CONN_CLOSING, CONN_STATES };
 

@@ -12,7 +12,7 @@
 #define UDP_BATCH 32u                 /* messages per system call */
 #define UDP_PAYLOAD_MAX 65527u        /* RFC 9298 5 */
 #define UDP_SEGMENTS_MAX 64u          /* per message (the kernel's UDP_MAX_SEGMENTS) */
-#define UDP_RUN_MAX 1024u             /* datagrams in one run: always fits an empty batch */
+#define UDP_RUN_MAX 128u              /* datagrams in one run: the most that any kernel gives or takes at once */
 
 /* Don't-fragment, ECN not-ECT, GRO on, buffers of 1 MiB, IP_PKTINFO where asked (wildcard listeners answer from the address
  * that they were asked at), IP_RECVORIGDSTADDR where asked (transparent), IP_RECVERR for connected ones. 0 or -errno. */
@@ -40,6 +40,8 @@ void udp_sender_free(struct udp_sender *sender);
  * the socket's own. Pieces must live until udp_flush(). False: the batch is full, flush first. */
 bool udp_add(struct udp_sender *sender, const struct sockaddr_storage *to, const struct sockaddr_storage *from,
              const struct iovec *pieces, unsigned n, uint32_t segment);
+/* The next udp_add() (of at most CAPSULE_PIECES pieces) might be refused: who flushes now is never refused. */
+bool udp_full(const struct udp_sender *sender);
 /* Sends. *sent: datagrams (runs count each) that the kernel took; *too_long: those dropped because they exceed the path's
  * MTU (EMSGSIZE). Returns 0, -EAGAIN (the socket's buffer is full: udp_keep() what is left, wait until it is writable), or
  * -errno of a connected peer's ICMP error. Empties the queue; *taken: how many udp_add() calls were sent whole. */

@@ -13,6 +13,7 @@
 
 #define GSO_BYTES 65507u              /* an IPv4 packet's payload; the kernel refuses more */
 #define IOVECS (UDP_BATCH * UDP_SEGMENTS_MAX + 512u)
+#define ADD_MESSAGES 4u               /* a run by itself needs no more */
 #define PIECES_MAX 64u                /* of one datagram */
 #define GSO_REST_US 1000000           /* a route that could not segment is tried again after that */
 #define CONTROL (CMSG_SPACE(sizeof(uint16_t)) + CMSG_SPACE(sizeof(struct in6_pktinfo)))
@@ -163,6 +164,11 @@ bool udp_add(struct udp_sender *sender, const struct sockaddr_storage *to, const
 	}
 	sender->messages[sender->n - 1].adds = sender->adds;
 	return true;
+}
+
+bool udp_full(const struct udp_sender *sender)
+{
+	return sender->n + ADD_MESSAGES > UDP_BATCH || sender->n_iov + PIECES_MAX > IOVECS;
 }
 
 /* --- sending ------------------------------------------------------------------------------------------------------- */
