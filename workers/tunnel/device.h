@@ -52,6 +52,49 @@ int device_write(struct device_port *port, const struct virtio_net_hdr *header, 
 /* An ICMP error or the like, back to where the packet came from. */
 void device_write_packet(struct device *device, const uint8_t *packet, size_t length);
 
+/* What is to be done once when the device has given what it had: a batch of capsules goes to its flow as one. Embedded. */
+struct device_flush {
+	void (*run)(struct device_flush *flush);
+	struct device_flush *next;
+	bool due;
+};
+/* run() is called before the device's turn ends; outside of one, in the next turn of the loop. */
+void device_flush_later(struct device *device, struct device_flush *flush);
+void device_flush_cancel(struct device *device, struct device_flush *flush);
+
+/* --- what goes no further ---------------------------------------------------------------------------------------------- */
+
+/* D(ID, reason, metric): packets that were dropped, as `tunnels list` and the worker's counters tell it. Those that wait too long
+ * to become capsules are counted by their queue (datagram_queue.h). */
+#define DEVICE_DROPS(D)                                                                                               \
+	D(MALFORMED, "malformed", MALFORMED)                                                                          \
+	D(LINK_LOCAL, "link_local", NO_ROUTE)                                                                         \
+	D(NO_ROUTE, "no_route", NO_ROUTE)                                                                             \
+	D(SPOOFED, "spoofed", SOURCE)                                                                                 \
+	D(PROHIBITED, "prohibited", POLICY)                                                                           \
+	D(POLICY, "policy", POLICY)                                                                                   \
+	D(TTL, "ttl", TTL)                                                                                            \
+	D(TOO_BIG, "too_big", TOO_LONG)                                                                               \
+	D(QUEUE, "queue", QUEUE_FULL)                                                                                 \
+	D(WRITE, "device", NO_ROUTE)
+enum device_drop {
+#define D(ID, reason, metric) DEVICE_DROP_##ID,
+	DEVICE_DROPS(D)
+#undef D
+	DEVICE_DROP_COUNT
+};
+void device_drop(struct device *device, enum device_drop reason);
+
+/* Whether the address is the device's own: configured, or assigned by the far end. */
+bool device_is_own(const struct device *device, const struct in6_addr *address);
+/* The address that ICMP errors come from: the device's own of that family, or a dummy (RFC 7600 4). */
+struct in6_addr device_address(const struct device *device, bool v4);
+/* Whether one more ICMP error may be sent now (RFC 1812 4.3.2.8, RFC 4443 2.4). */
+bool device_icmp_allowed(struct device *device);
+/* Answers a packet that the device gave with an ICMP error. */
+void device_reject(struct device *device, enum ip_icmp kind, uint32_t mtu, const uint8_t *packet, size_t length,
+                   const struct ip_packet *ip);
+
 /* What `tunnels list` shows: comma-separated JSON objects. */
 struct json;
 void devices_json(struct devices *devices, struct json *json);

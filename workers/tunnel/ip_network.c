@@ -1,0 +1,535 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The client end of an IP tunnel: one entry of a device's `networks`. It begins a flow and keeps it: one that ends is begun again;
+ * one whose headers the configuration changed is replaced, the new one open before the old one closes. Its packets and those
+ * that wait are the network's, whichever flow carries them. */
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ipc/json.h"
+#include "ipc/log.h"
+#include "workers/tunnel/device_internal.h"
+#include "workers/tunnel/generation.h"
+#include "workers/tunnel/ip_capsule.h"
+#include "workers/tunnel/ip_pool.h"
+#include "workers/tunnel/ip_text.h"
+#include "workers/tunnel/ip_way.h"
+#include "workers/tunnel/leg_ip.h"
+#include "workers/tunnel/listener.h"
+#include "workers/tunnel/masque.h"
+
+#define BACKOFF_FIRST 100000u         /* µs; doubles */
+#define BACKOFF_MAX 10000000u
+#define STEADY 5000000u               /* open for so long: the next back-off begins anew */
+
+#define STATES(S) S(OPENING) S(OPEN) S(BACKING_OFF) S(CLOSING)
+enum state {
+#define S(ID) STATE_##ID,
+	STATES(S)
+#undef S
+};
+
+struct network_leg {
+	struct ip_leg leg;            /* first */
+	struct ip_network *network;
+	struct network_leg *next;
+	bool refused;                 /* answered with an error */
+};
+
+struct ip_network {
+	struct tunnel *tunnel;
+	struct device *device;        /* a reference */
+	struct generation *generation;  /* settings belong to it */
+	const struct config_tunnel *config;
+	const struct config_network *settings;
+	struct config_prefix prefix;
+	char text[IP_TEXT];
+	struct config_listener listener_config;
+	struct listener listener;     /* what flows and policies see: the device by its name */
+	struct origin origin;
+	struct sockaddr_storage source;
+	struct ip_way way;
+	struct network_leg *legs, *current, *next;   /* all; the one that packets leave by; the one being opened */
+	enum state state;
+	bool stale;                   /* the current one was begun with other settings */
+	bool freed;                   /* gone with its last leg */
+	unsigned failures;
+	uint64_t since;               /* µs: of state */
+	struct event retry;
+	char error[200];              /* why it is not open, or not as it should be; "" */
+	struct config_prefix assigned[DEVICE_OWN];
+	unsigned n_assigned;
+	struct ip_route *routes;      /* advertised; NULL: nothing was said */
+	unsigned n_routes, last_route;
+	uint64_t requests, first_request;   /* ids of ADDRESS_REQUEST: the last used; the first of those asked on this flow */
+};
+
+static const char *state_name(enum state state)
+{
+	static const char *const names[] = {
+#define S(ID) [STATE_##ID] = #ID,
+		STATES(S)
+#undef S
+	};
+	return names[state];
+}
+
+static void set_state(struct ip_network *n, enum state state)
+{
+	if (n->state != state)
+		log_debug("network", "device=%s prefix=%s from=%s to=%s", n->device->name, n->text, state_name(n->state),
+		          state_name(state));
+	n->state = state;
+	n->since = now_us();
+}
+
+static struct network_leg *leg_of(struct ip_leg *leg)
+{
+	return (struct network_leg *)leg;
+}
+
+/* --- packets ------------------------------------------------------------------------------------------------------------------ */
+
+static bool advertised(struct ip_network *n, const struct ip_packet *ip)
+{
+	if (!n->routes)
+		return true;
+	if (n->last_route < n->n_routes && ip_route_has(&n->routes[n->last_route], ip->protocol, &ip->destination))
+		return true;
+	for (unsigned i = 0; i < n->n_routes; i++) {
+		if (!ip_route_has(&n->routes[i], ip->protocol, &ip->destination))
+			continue;
+		n->last_route = i;
+		return true;
+	}
+	return false;
+}
+
+static void from_device(struct device_port *port, const struct virtio_net_hdr *header, uint8_t *packet, size_t length,
+                        const struct ip_packet *ip)
+{
+	struct ip_network *n = (struct ip_network *)((char *)port - offsetof(struct ip_network, way.port));
+	if (advertised(n, ip))
+		return ip_way_out(&n->way, header, packet, length, ip);
+	ip_way_drop(&n->way, DEVICE_DROP_NO_ROUTE);
+	device_reject(n->device, IP_NO_ROUTE, 0, packet, length, ip);
+}
+
+/* What says that it comes from elsewhere does not (BCP 38); routers on the way may send ICMP. */
+static void from_tunnel(struct ip_leg *leg, const struct virtio_net_hdr *header, const struct capsule_piece *pieces, unsigned k,
+                        size_t length)
+{
+	struct ip_network *n = leg_of(leg)->network;
+	struct ip_packet ip;
+	uint8_t *packet = ip_way_packet(&n->way, header, pieces, k, length, &ip);
+	if (!packet)
+		return;
+	bool icmp = ip.protocol == (ip.version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+	if (!icmp && !config_prefix_contains(&n->prefix, &ip.source))
+		return ip_way_drop(&n->way, DEVICE_DROP_SPOOFED);
+	ip_way_in(&n->way, leg, header, packet, length, &ip);
+}
+
+static void on_ready(struct ip_leg *leg)
+{
+	struct ip_network *n = leg_of(leg)->network;
+	if (n->way.leg == leg)
+		ip_way_drain(&n->way);
+}
+
+static void resume(struct ip_way *way)
+{
+	struct ip_network *n = (struct ip_network *)((char *)way - offsetof(struct ip_network, way));
+	for (struct network_leg *l = n->legs, *next; l; l = next) {
+		next = l->next;
+		ip_leg_resume(&l->leg);
+	}
+}
+
+/* --- addresses and routes ------------------------------------------------------------------------------------------------------ */
+
+static void complain(struct ip_network *n, const char *what, const char *detail)
+{
+	if (strcmp(n->error, detail) != 0)
+		log_warn(what, "device=%s prefix=%s reason=%s", n->device->name, n->text, log_value(detail));
+	snprintf(n->error, sizeof(n->error), "%s", detail);
+}
+
+/* For the device's own addresses, or for any where the far end is to assign them; those that it gave before, if it did. */
+static void request_addresses(struct ip_network *n, struct ip_leg *leg)
+{
+	static uint8_t value[DEVICE_OWN * 34 + 16];
+	struct ip_assigned list[DEVICE_OWN];
+	bool v4 = ip_prefix_is_v4(&n->prefix);
+	unsigned k = 0;
+	n->first_request = n->requests + 1;
+	for (unsigned i = 0; i < n->device->n_configured && k < DEVICE_OWN && !n->config->assigned; i++)
+		if (ip_is_v4(&n->device->own[i]) == v4)
+			list[k++] = (struct ip_assigned){++n->requests, ip_host_prefix(&n->device->own[i])};
+	for (unsigned i = 0; i < n->n_assigned && n->config->assigned; i++)
+		list[k++] = (struct ip_assigned){++n->requests, n->assigned[i]};
+	if (k == 0 && n->config->assigned) {
+		struct in6_addr any = {.s6_addr = {[10] = v4 ? 0xff : 0, [11] = v4 ? 0xff : 0}};
+		list[k++] = (struct ip_assigned){++n->requests, ip_host_prefix(&any)};
+	}
+	if (k > 0)
+		ip_leg_put_capsule(leg, CAPSULE_ADDRESS_REQUEST, value, ip_addresses_put(value, list, k));
+}
+
+static bool all_zero(const struct config_prefix *p)
+{
+	return ip_prefix_is_v4(p) ? memcmp(p->address.s6_addr + 12, "\0\0\0\0", 4) == 0 : IN6_IS_ADDR_UNSPECIFIED(&p->address);
+}
+
+/* The full list of what is ours now (RFC 9484 4.7.1). */
+static void take_assigned(struct ip_network *n, struct ip_leg *leg, const struct ip_assigned *list, unsigned k)
+{
+	bool refused = false, had = n->n_assigned > 0;
+	n->n_assigned = 0;
+	for (unsigned i = 0; i < k; i++) {
+		if (all_zero(&list[i].prefix))
+			refused |= list[i].request >= n->first_request;
+		else if (n->n_assigned < DEVICE_OWN)
+			n->assigned[n->n_assigned++] = list[i].prefix;
+	}
+	if (refused)
+		complain(n, "address refused", n->config->assigned ? "the far end has no address for us" :
+		                               "the far end refuses an address of the device");
+	/* What it gave before is another's now: any will do. */
+	if (refused && n->config->assigned && had && n->n_assigned == 0)
+		request_addresses(n, leg);
+	device_assigned(n->device);
+}
+
+static const char *take_routes(struct ip_network *n, const uint8_t *value, size_t length)
+{
+	static struct ip_route list[IP_CAPSULE_ENTRIES];
+	unsigned k;
+	const char *why = ip_routes_get(value, length, list, IP_CAPSULE_ENTRIES, &k);
+	if (why)
+		return why;
+	free(n->routes);
+	n->routes = malloc((k + 1) * sizeof(*list));
+	if (!n->routes)
+		abort();
+	memcpy(n->routes, list, k * sizeof(*list));
+	n->n_routes = k;
+	n->last_route = 0;
+	return NULL;
+}
+
+/* We have none to give (RFC 9484 4.7.2). */
+static void refuse_all(struct ip_leg *leg, struct ip_assigned *list, unsigned k)
+{
+	static uint8_t value[IP_CAPSULE_ENTRIES * 34 + 16];
+	for (unsigned i = 0; i < k; i++) {
+		bool v4 = ip_prefix_is_v4(&list[i].prefix);
+		list[i].prefix = (struct config_prefix){{.s6_addr = {[10] = v4 ? 0xff : 0, [11] = v4 ? 0xff : 0}}, 128};
+	}
+	ip_leg_put_capsule(leg, CAPSULE_ADDRESS_ASSIGN, value, ip_addresses_put(value, list, k));
+}
+
+static const char *on_control(struct ip_leg *leg, uint64_t type, const uint8_t *value, size_t length)
+{
+	static struct ip_assigned list[IP_CAPSULE_ENTRIES];
+	struct ip_network *n = leg_of(leg)->network;
+	unsigned k;
+	if (type == CAPSULE_ROUTE_ADVERTISEMENT && leg_of(leg) == n->current)
+		return take_routes(n, value, length);
+	if (type == CAPSULE_ROUTE_ADVERTISEMENT)
+		return NULL;            /* of the former far end */
+	const char *why = ip_addresses_get(value, length, type == CAPSULE_ADDRESS_REQUEST, list, IP_CAPSULE_ENTRIES, &k);
+	if (!why && type == CAPSULE_ADDRESS_REQUEST)
+		refuse_all(leg, list, k);
+	else if (!why && leg_of(leg) == n->current)
+		take_assigned(n, leg, list, k);
+	return why;
+}
+
+static void on_received(struct ip_leg *leg)
+{
+	(void)leg;
+}
+
+/* --- the flow ------------------------------------------------------------------------------------------------------------------- */
+
+static void network_release(struct ip_network *n)
+{
+	if (!n->freed || n->legs)
+		return;
+	ip_way_clear(&n->way);
+	device_unref(n->device);
+	generation_unref(n->generation);
+	free(n->routes);
+	free(n);
+}
+
+static void retry_later(struct ip_network *n)
+{
+	uint64_t wait = (uint64_t)BACKOFF_FIRST << (n->failures < 10 ? n->failures : 10);
+	wait = wait < BACKOFF_MAX ? wait : BACKOFF_MAX;
+	wait -= (now_us() * 2654435761u >> 7) % (wait / 4);
+	struct timeval delay = {.tv_sec = (time_t)(wait / 1000000), .tv_usec = (suseconds_t)(wait % 1000000)};
+	n->failures++;
+	if (!n->current)
+		set_state(n, STATE_BACKING_OFF);
+	evtimer_add(&n->retry, &delay);
+}
+
+static void on_head(struct ip_leg *leg, const struct head *head, bool end)
+{
+	struct ip_network *n = leg_of(leg)->network;
+	const char *why = head_get(head, "proxy-status");
+	char text[160];
+	(void)end;
+	if (head->status < 300)
+		return;
+	leg_of(leg)->refused = true;
+	snprintf(text, sizeof(text), "status %u%s%s", head->status, why ? ": " : "", why ? why : "");
+	complain(n, "tunnel refused", text);
+}
+
+static void on_joined(struct ip_leg *leg, const struct join *join)
+{
+	struct ip_network *n = leg_of(leg)->network;
+	struct network_leg *l = leg_of(leg), *former = n->current;
+	if (n->freed)
+		return ip_leg_end(leg);
+	if (l == n->next) {
+		n->next = NULL;
+		n->current = l;
+		n->stale = false;
+		n->way.leg = leg;
+		n->error[0] = '\0';
+		set_state(n, STATE_OPEN);
+		log_info("tunnel open", "device=%s prefix=%s segments=%s", n->device->name, n->text, join->segments ? "yes" : "no");
+		if (former)
+			ip_leg_end(&former->leg);
+	}
+	if (l != n->current || !join->fresh)
+		return;
+	free(n->routes);
+	n->routes = NULL;
+	n->n_routes = 0;
+	if (!leg->udp)
+		request_addresses(n, leg);
+}
+
+static void on_finished(struct ip_leg *leg)
+{
+	ip_leg_end(leg);
+}
+
+static void on_closed(struct ip_leg *leg, enum flow_error error)
+{
+	struct ip_network *n = leg_of(leg)->network;
+	struct network_leg **link = &n->legs, *l = leg_of(leg);
+	while (*link != l)
+		link = &(*link)->next;
+	*link = l->next;
+	bool was_current = l == n->current, wanted = was_current || l == n->next;
+	if (was_current) {
+		n->current = NULL;
+		n->way.leg = NULL;
+		if (now_us() - n->since >= STEADY)
+			n->failures = 0;
+		if (!n->error[0] && !n->freed)
+			complain(n, "tunnel ended", error == FLOW_NONE ? "the far end closed it" : "the tunnel broke");
+	}
+	if (l == n->next) {
+		n->next = NULL;
+		if (!l->refused && !n->freed)
+			complain(n, "tunnel not opened", "the flow ended before it was open");
+	}
+	if (wanted && !n->freed && !n->next)
+		retry_later(n);
+}
+
+static void on_release(struct ip_leg *leg)
+{
+	struct ip_network *n = leg_of(leg)->network;
+	ip_leg_dispose(leg);
+	free(leg);
+	network_release(n);
+}
+
+static const struct ip_leg_callbacks callbacks = {
+	.head = on_head, .joined = on_joined, .packet = from_tunnel, .control = on_control, .received = on_received,
+	.ready = on_ready, .finished = on_finished, .closed = on_closed, .release = on_release,
+};
+
+static void begin(struct ip_network *n)
+{
+	const char *over = n->settings->over_udp.text;
+	struct head *request = over ? masque_udp_request(over) : masque_ip_request(n->text, -1);
+	if (!request)
+		return complain(n, "network not usable", "over_udp is no target");
+	head_set(request, IP_CLIENT_HEADER, n->device->client);
+	struct network_leg *l = calloc(1, sizeof(*l));
+	if (!l)
+		abort();
+	l->network = n;
+	ip_leg_init(&l->leg, n->device, true, &callbacks, over != NULL);
+	l->next = n->legs;
+	n->legs = n->next = l;
+	if (!n->current)
+		set_state(n, STATE_OPENING);
+	ip_way_police(&n->way, &n->origin, NULL, request);
+	flow_new(n->tunnel, &n->origin, &l->leg.leg, request, false);   /* may have closed the leg already */
+}
+
+static void on_retry(evutil_socket_t fd, short what, void *arg)
+{
+	struct ip_network *n = arg;
+	(void)fd, (void)what;
+	if (!n->freed && !n->next && (!n->current || n->stale))
+		begin(n);
+}
+
+/* --- settings ---------------------------------------------------------------------------------------------------------------------- */
+
+static void take_settings(struct ip_network *n, const struct config_tunnel *config, const struct config_network *settings)
+{
+	struct generation *before = n->generation;
+	n->generation = generation_ref(n->tunnel->current);
+	n->config = config;
+	n->settings = settings;
+	n->listener_config = (struct config_listener){.name = n->device->name, .accept = CONFIG_TCP,
+	                                              .add_headers = settings->add_headers, .require_user = config->require_user};
+	n->origin.source_text[0] = '\0';
+	if (n->device->n_own > 0) {
+		char text[IP_TEXT];
+		snprintf(n->origin.source_text, sizeof(n->origin.source_text), "%s", ip_text(&n->device->own[0], text));
+		*(struct sockaddr_in6 *)&n->source = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_addr = n->device->own[0]};
+	}
+	generation_unref(before);
+}
+
+static bool same_headers(const struct config_pairs *a, const struct config_pairs *b)
+{
+	if (a->n != b->n)
+		return false;
+	for (size_t i = 0; i < a->n; i++)
+		if (strcmp(a->v[i].name, b->v[i].name) != 0 || strcmp(a->v[i].value, b->v[i].value) != 0)
+			return false;
+	return true;
+}
+
+static bool same_text(const char *a, const char *b)
+{
+	return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static bool same_addresses(const struct config_tunnel *a, const struct config_tunnel *b)
+{
+	if (a->addresses.n != b->addresses.n || a->assigned != b->assigned)
+		return false;
+	for (size_t i = 0; i < a->addresses.n; i++)
+		if (strcmp(a->addresses.v[i], b->addresses.v[i]) != 0)
+			return false;
+	return true;
+}
+
+void ip_network_use(struct ip_network *n, const struct config_tunnel *config, const struct config_network *settings)
+{
+	bool changed = !same_headers(&n->settings->add_headers, &settings->add_headers) ||
+	               !same_text(n->settings->over_udp.text, settings->over_udp.text) ||
+	               n->config->require_user != config->require_user;
+	bool addresses = !same_addresses(n->config, config);
+	take_settings(n, config, settings);
+	if (addresses && n->current && !n->current->leg.udp)
+		request_addresses(n, &n->current->leg);
+	if (!changed && n->state != STATE_BACKING_OFF)
+		return;
+	/* Another flow with the new headers; one that is being opened with the old ones is of no use any more. */
+	n->stale = true;
+	n->failures = 0;
+	if (n->next) {
+		n->next->refused = true;
+		n->next->leg.abort = "the network's settings changed";
+		ip_leg_wake(&n->next->leg);
+		n->next = NULL;
+	}
+	begin(n);
+}
+
+struct ip_network *ip_network_new(struct tunnel *tunnel, struct device *device, const struct config_tunnel *config,
+                                  const struct config_network *settings)
+{
+	struct ip_network *n = calloc(1, sizeof(*n));
+	if (!n)
+		abort();
+	device_ref(device);
+	n->tunnel = tunnel;
+	n->device = device;
+	n->prefix = settings->prefix;
+	ip_prefix_text(&n->prefix, n->text);
+	n->listener = (struct listener){.name = device->name, .config = &n->listener_config,
+	                                .stats = stats_set(tunnel->stats, STATS_LISTENER, device->name)};
+	n->origin = (struct origin){.listener = &n->listener, .source = &n->source, .carry = "tun"};
+	evtimer_assign(&n->retry, tunnel->base, on_retry, n);
+	take_settings(n, config, settings);
+	ip_way_init(&n->way, device, resume);
+	n->way.port.packet = from_device;
+	if (!device_route_add(device, &n->prefix, &n->way.port))
+		log_warn("network not used", "device=%s prefix=%s reason=%s", device->name, n->text,
+		         log_value("the prefix is an address given to a client"));
+	begin(n);
+	return n;
+}
+
+void ip_network_free(struct ip_network *n)
+{
+	n->freed = true;
+	evtimer_del(&n->retry);
+	device_route_remove(n->device, &n->prefix, &n->way.port);
+	set_state(n, STATE_CLOSING);
+	for (struct network_leg *l = n->legs; l; l = l->next) {
+		if (l->leg.joined) {
+			ip_leg_end(&l->leg);
+			continue;
+		}
+		l->leg.abort = "the network is no longer configured";
+		ip_leg_wake(&l->leg);
+	}
+	network_release(n);
+}
+
+/* --- for others ------------------------------------------------------------------------------------------------------------------------ */
+
+unsigned ip_network_assigned(const struct ip_network *n, struct config_prefix *out, unsigned max)
+{
+	unsigned k = n->n_assigned < max ? n->n_assigned : max;
+	memcpy(out, n->assigned, k * sizeof(*out));
+	return k;
+}
+
+void ip_network_json(const struct ip_network *n, struct json *j)
+{
+	char text[IP_TEXT];
+	const char *user = NULL;
+	for (size_t i = 0; i < n->settings->add_headers.n; i++)
+		if (strcmp(n->settings->add_headers.v[i].name, "user") == 0)
+			user = n->settings->add_headers.v[i].value;
+	json_object(j, NULL);
+	json_str(j, "prefix", n->text);
+	json_str(j, "state", state_name(n->state));
+	json_str(j, "user", user);
+	json_str(j, "protocol", n->settings->over_udp.text ? "connect-udp" : "connect-ip");
+	json_str(j, "error", n->error[0] ? n->error : NULL);
+	json_bool(j, "segments", n->current && n->current->leg.segments);
+	json_array(j, "assigned");
+	for (unsigned i = 0; i < n->n_assigned; i++)
+		json_str(j, NULL, ip_prefix_text(&n->assigned[i], text));
+	json_end(j);
+	json_uint(j, "routes", n->n_routes);
+	json_uint(j, "packets_out", n->way.out_packets);
+	json_uint(j, "bytes_out", n->way.out_bytes);
+	json_uint(j, "packets_in", n->way.in_packets);
+	json_uint(j, "bytes_in", n->way.in_bytes);
+	json_uint(j, "waiting_bytes", n->way.queue.bytes);
+	json_uint(j, "dropped", n->way.dropped);
+	json_end(j);
+}
