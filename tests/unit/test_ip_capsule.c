@@ -218,6 +218,9 @@ static void writes_routes(void **state)
 	v[1] = v[0];
 	assert_int_equal(ip_routes_put(out, v, 2), 34);
 	assert_int_equal(ip_routes_put(out, v, 0), 0);
+	v[0] = ip_route_of(&(struct config_prefix){ .bits = 80 }, 0);   /* ends where the mapped addresses end */
+	assert_int_equal(ip_routes_put(out, v, 1), 34);
+	assert_null(ip_routes_get(out, 34, v, 1, &read));
 }
 
 static void packets_take_routes(void **state)

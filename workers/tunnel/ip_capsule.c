@@ -50,7 +50,7 @@ static uint8_t take_version(struct cursor *c)
 	return version;
 }
 
-/* An IPv6 address that would read as one of IPv4 among us is none on a wire (RFC 4942 2.2). */
+/* An IPv6 address that would read as one of IPv4 among us is none on a wire (RFC 4942 2.2), but where a range ends: ::/80. */
 static void take_address(struct cursor *c, uint8_t version, struct in6_addr *out)
 {
 	const uint8_t *p = take(c, version == 4 ? 4 : 16);
@@ -64,10 +64,15 @@ static void take_address(struct cursor *c, uint8_t version, struct in6_addr *out
 		return;
 	}
 	memcpy(out, p, 16);
-	if (IN6_IS_ADDR_V4MAPPED(out))
+}
+
+static void refuse_mapped(struct cursor *c, uint8_t version, const struct in6_addr *address)
+{
+	if (!c->why && version == 6 && IN6_IS_ADDR_V4MAPPED(address))
 		c->why = "IPv4-mapped address";
 }
 
+/* Of a range, what its first address says. */
 static int version_of(const struct in6_addr *address)
 {
 	return IN6_IS_ADDR_V4MAPPED(address) ? 4 : 6;
@@ -90,6 +95,7 @@ static void take_assigned(struct cursor *c, bool request, struct ip_assigned *ou
 	out->request = take_varint(c);
 	version = take_version(c);
 	take_address(c, version, &out->prefix.address);
+	refuse_mapped(c, version, &out->prefix.address);
 	bits = take_byte(c);
 	if (c->why)
 		return;
@@ -118,9 +124,9 @@ const char *ip_addresses_get(const uint8_t *value, size_t length, bool request, 
 	return c.why;
 }
 
-static uint8_t *put_address(uint8_t *out, const struct in6_addr *address)
+static uint8_t *put_address(uint8_t *out, int version, const struct in6_addr *address)
 {
-	size_t length = version_of(address) == 4 ? 4 : 16;
+	size_t length = version == 4 ? 4 : 16;
 
 	memcpy(out, address->s6_addr + 16 - length, length);
 	return out + length;
@@ -135,7 +141,7 @@ size_t ip_addresses_put(uint8_t *out, const struct ip_assigned *v, unsigned n)
 
 		p += varint_put(p, v[i].request);
 		*p++ = (uint8_t)version;
-		p = put_address(p, &v[i].prefix.address);
+		p = put_address(p, version, &v[i].prefix.address);
 		*p++ = (uint8_t)(version == 4 ? v[i].prefix.bits - 96 : v[i].prefix.bits);
 	}
 	return (size_t)(p - out);
@@ -215,6 +221,7 @@ const char *ip_routes_get(const uint8_t *value, size_t length, struct ip_route *
 			return "too many routes";
 		version = take_version(&c);
 		take_address(&c, version, &route->from);
+		refuse_mapped(&c, version, &route->from);
 		take_address(&c, version, &route->to);
 		route->protocol = take_byte(&c);
 		if (!c.why && compare_addresses(&route->from, &route->to) > 0)
@@ -261,9 +268,11 @@ size_t ip_routes_put(uint8_t *out, struct ip_route *v, unsigned n)
 		qsort(v, n, sizeof(*v), compare_routes);
 	n = merge(v, n);
 	for (unsigned i = 0; i < n; i++) {
-		*p++ = (uint8_t)version_of(&v[i].from);
-		p = put_address(p, &v[i].from);
-		p = put_address(p, &v[i].to);
+		int version = version_of(&v[i].from);
+
+		*p++ = (uint8_t)version;
+		p = put_address(p, version, &v[i].from);
+		p = put_address(p, version, &v[i].to);
 		*p++ = v[i].protocol;
 	}
 	return (size_t)(p - out);
