@@ -1,8 +1,5 @@
 #include "workers/tunnel/connection.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -13,7 +10,9 @@
 #include "workers/tunnel/h2.h"
 #include "workers/tunnel/leg_tcp.h"
 #include "workers/tunnel/socks5_session.h"
+#include "workers/tunnel/source_text.h"
 #include "workers/tunnel/tls.h"
+#include "workers/tunnel/transparent.h"
 
 #define PREFACE "PRI * HTTP/2.0"      /* RFC 9113 3.4 */
 #define PREFACE_TELLS 3               /* bytes that tell it from every HTTP/1 method in use */
@@ -27,6 +26,7 @@ struct connection {
 	struct origin origin;
 	struct sockaddr_storage source;
 	enum kind kind;
+	int fd;                         /* the transport's, while that lives */
 	struct h1_server *h1;
 	struct h2 *h2;
 	struct chunks first;
@@ -57,25 +57,6 @@ static void refuse(struct connection *c, bool reset)
 {
 	transport_free(c->transport, reset);
 	connection_free(c);
-}
-
-static void source_text(struct connection *c)
-{
-	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)&c->source;
-	const struct sockaddr_in *v4 = (const struct sockaddr_in *)&c->source;
-	struct origin *o = &c->origin;
-	if (c->source.ss_family == AF_INET) {
-		inet_ntop(AF_INET, &v4->sin_addr, o->source_text, sizeof(o->source_text));
-		o->source_port = ntohs(v4->sin_port);
-	} else if (c->source.ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
-		inet_ntop(AF_INET, &v6->sin6_addr.s6_addr[12], o->source_text, sizeof(o->source_text));
-		o->source_port = ntohs(v6->sin6_port);
-	} else if (c->source.ss_family == AF_INET6) {
-		inet_ntop(AF_INET6, &v6->sin6_addr, o->source_text, sizeof(o->source_text));
-		o->source_port = ntohs(v6->sin6_port);
-	} else {
-		snprintf(o->source_text, sizeof(o->source_text), "unix");
-	}
 }
 
 /* --- whom the certificate names -------------------------------------------------------------------------------------- */
@@ -165,22 +146,32 @@ static void begin_h2(struct connection *c)
 	c->h2 = h2_server_new(c->bound->tunnel, transport, &c->origin, &c->first, connection_free, c);
 }
 
-static void begin_tcp(struct connection *c)
+static void begin_tcp(struct connection *c, const char *target)
 {
 	c->kind = TCP;
 	c->origin.carry = "tcp";
 	struct head *request = head_new();
 	request->method = "CONNECT";
-	request->authority = head_string(request, c->bound->base.config->target.text, -1);
+	request->authority = head_string(request, target, -1);
 	transport_set_timeout(c->transport, 0);
 	tcp_leg_accept(c->bound->tunnel, c->transport, &c->origin, request, &c->first, NULL, connection_free, c);
+}
+
+static void begin_captured(struct connection *c)
+{
+	char target[ADDRESS_PORT_TEXT];
+	if (transparent_target(c->fd, bound_port(c->bound), target))
+		return begin_tcp(c, target);
+	log_warn("connection was not captured", "listener=%s source=%s", c->bound->base.name, c->origin.source_text);
+	stats_add(c->bound->base.stats, STATS_LISTENER_MALFORMED, 1);
+	refuse(c, true);
 }
 
 static void begin_socks(struct connection *c)
 {
 	c->kind = SOCKS;
 	c->origin.carry = "socks5";
-	socks5_session_new(c->bound->tunnel, c->transport, &c->origin, connection_free, c);
+	socks5_session_new(c->bound->tunnel, c->transport, c->fd, &c->origin, connection_free, c);
 }
 
 /* HTTP by its first bytes. */
@@ -205,7 +196,9 @@ static void begin(struct connection *c)
 		SSL_get0_alpn_selected(transport_ssl(c->transport), &alpn, &length);
 	switch (c->bound->base.config->accept) {
 	case CONFIG_TCP:
-		return begin_tcp(c);
+		return begin_tcp(c, c->bound->base.config->target.text);
+	case CONFIG_TRANSPARENT:
+		return begin_captured(c);
 	case CONFIG_SOCKS5:
 		return begin_socks(c);
 	default:
@@ -275,9 +268,9 @@ void connection_accept(struct bound *b, int fd, const struct sockaddr_storage *s
 	struct connection *c = calloc(1, sizeof(*c));
 	if (!c)
 		abort();
-	*c = (struct connection){.bound = b, .source = *source, .next = all};
+	*c = (struct connection){.bound = b, .source = *source, .fd = fd, .next = all};
 	c->origin = (struct origin){.listener = &b->base, .source = &c->source, .carry = "tcp"};
-	source_text(c);
+	source_text(&c->source, c->origin.source_text, sizeof(c->origin.source_text), &c->origin.source_port);
 	if (all)
 		all->prev = c;
 	all = c;
@@ -287,7 +280,7 @@ void connection_accept(struct bound *b, int fd, const struct sockaddr_storage *s
 	SSL *ssl = tls_accept(b->generation->tls, l);
 	c->transport = transport_new(b->tunnel->base, fd, ssl, TRANSPORT_ACCEPTED, &callbacks, c);
 	transport_set_timeout(c->transport, ssl ? l->limits.handshake_timeout : l->limits.header_timeout);
-	if (!ssl && (l->accept == CONFIG_TCP || l->accept == CONFIG_SOCKS5))
+	if (!ssl && (l->accept == CONFIG_TCP || l->accept == CONFIG_SOCKS5 || l->accept == CONFIG_TRANSPARENT))
 		begin(c);
 }
 

@@ -6,12 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "ipc/log.h"
 #include "workers/tunnel/connection.h"
 #include "workers/tunnel/generation.h"
 #include "workers/tunnel/listener_internal.h"
+#include "workers/tunnel/source_text.h"
 
 #define BACKLOG 4096
 #define ACCEPTS 64                /* per wake-up, so that accepting does not starve what was accepted */
@@ -23,6 +25,7 @@ struct pending {
 	uint64_t generation;
 	char *name;
 	int fd;
+	bool datagrams;
 };
 
 struct listeners {
@@ -43,6 +46,17 @@ static void bound_release(struct bound *b)
 	free(b);
 }
 
+uint16_t bound_port(const struct bound *b)
+{
+	struct sockaddr_storage address = {0};
+	socklen_t length = sizeof(address);
+	char host[64];
+	uint16_t port = 0;
+	if (b->fd >= 0 && getsockname(b->fd, (struct sockaddr *)&address, &length) == 0)
+		source_text(&address, host, sizeof(host), &port);
+	return port;
+}
+
 void bound_unref(struct bound *b)
 {
 	b->refs--;
@@ -57,7 +71,7 @@ static void close_fd(evutil_socket_t fd, short what, void *arg)
 
 /* The supervisor holds the socket too: closed before libevent's change list has reached the kernel, it would stay in the
  * epoll set for good. So it is closed in the next turn. */
-static void bound_close(struct bound *b)
+static void stream_close(struct bound *b)
 {
 	static const struct timeval now = {0};
 	if (b->event)
@@ -66,6 +80,18 @@ static void bound_close(struct bound *b)
 	if (b->fd >= 0)
 		event_base_once(b->tunnel->base, -1, EV_TIMEOUT, close_fd, (void *)(intptr_t)b->fd, &now);
 	b->fd = -1;
+}
+
+static void datagrams_close(struct bound *b)
+{
+	udp_listener_close(b->udp);
+	b->udp = NULL;
+}
+
+static void bound_close(struct bound *b)
+{
+	stream_close(b);
+	datagrams_close(b);
 }
 
 static void pause_accepting(struct bound *b)
@@ -126,15 +152,19 @@ static struct bound *bound_new(struct listeners *ls, const char *name)
 	return b;
 }
 
-/* The listener takes the settings of the generation in force, and the socket where a new one came. */
-static void bound_use(struct bound *b, const struct config_listener *config, int fd)
+static bool takes_streams(const struct config_listener *l)
 {
-	generation_unref(b->generation);
-	b->generation = generation_ref(b->tunnel->current);
-	b->base.config = config;
-	if (fd < 0)
-		return;
-	bound_close(b);
+	return l->accept != CONFIG_UDP && (l->accept != CONFIG_TRANSPARENT || l->capture.tcp);
+}
+
+static bool takes_datagrams(const struct config_listener *l)
+{
+	return l->accept == CONFIG_UDP || (l->accept == CONFIG_TRANSPARENT && l->capture.udp);
+}
+
+static void use_stream(struct bound *b, int fd)
+{
+	stream_close(b);
 	b->fd = fd;
 	if (listen(fd, BACKLOG) < 0) {
 		log_error("cannot listen", "listener=%s error=%s", b->base.name, log_value(strerror(errno)));
@@ -143,7 +173,49 @@ static void bound_use(struct bound *b, const struct config_listener *config, int
 	b->event = event_new(b->tunnel->base, fd, EV_READ | EV_PERSIST, on_accept, b);
 	if (!b->event || event_add(b->event, NULL) < 0)
 		abort();
-	log_debug("listening", "listener=%s address=%s", b->base.name, config->address.text);
+	log_debug("listening", "listener=%s address=%s", b->base.name, b->base.config->address.text);
+}
+
+static void on_held(void *arg, int change)
+{
+	struct bound *b = arg;
+	b->refs += (unsigned)change;
+	bound_release(b);
+}
+
+/* The very socket that is in use already comes with every generation: its flows know nothing of a change. */
+static bool same_socket(int a, int b)
+{
+	struct stat first, second;
+	return fstat(a, &first) == 0 && fstat(b, &second) == 0 && first.st_dev == second.st_dev && first.st_ino == second.st_ino;
+}
+
+static void use_datagrams(struct bound *b, int fd)
+{
+	if (b->udp && same_socket(udp_listener_fd(b->udp), fd)) {
+		close(fd);
+		return;
+	}
+	datagrams_close(b);
+	b->udp = udp_listener_new(b->tunnel, &b->base, fd, on_held, b);
+	log_debug("receiving", "listener=%s address=%s", b->base.name, b->base.config->address.text);
+}
+
+/* The listener takes the settings of the generation in force, and the sockets (-1: none) where new ones came. */
+static void bound_use(struct bound *b, const struct config_listener *config, int stream, int datagrams)
+{
+	bool captured = b->base.config && b->base.config->accept == CONFIG_TRANSPARENT;
+	generation_unref(b->generation);
+	b->generation = generation_ref(b->tunnel->current);
+	b->base.config = config;
+	if (!takes_streams(config))
+		stream_close(b);
+	if (!takes_datagrams(config) || captured != (config->accept == CONFIG_TRANSPARENT))
+		datagrams_close(b);
+	if (stream >= 0)
+		use_stream(b, stream);
+	if (datagrams >= 0)
+		use_datagrams(b, datagrams);
 }
 
 /* --- all of them ----------------------------------------------------------------------------------------------------- */
@@ -160,18 +232,32 @@ struct listeners *listeners_new(struct tunnel *tunnel)
 void listeners_add(struct listeners *ls, uint64_t generation, const char *name, int fd)
 {
 	struct pending *p = calloc(1, sizeof(*p));
+	int type = SOCK_STREAM;
+	socklen_t length = sizeof(type);
 	if (!p)
 		abort();
-	*p = (struct pending){.next = ls->pending, .generation = generation, .name = strdup(name), .fd = fd};
+	getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length);
+	*p = (struct pending){.next = ls->pending, .generation = generation, .name = strdup(name), .fd = fd,
+	                      .datagrams = type == SOCK_DGRAM};
 	ls->pending = p;
 }
 
-static struct pending *pending_find(struct listeners *ls, uint64_t generation, const char *name)
+static struct pending *pending_find(struct listeners *ls, uint64_t generation, const char *name, bool datagrams)
 {
 	for (struct pending *p = ls->pending; p; p = p->next)
-		if (p->generation == generation && p->fd >= 0 && strcmp(p->name, name) == 0)
+		if (p->generation == generation && p->fd >= 0 && p->datagrams == datagrams && strcmp(p->name, name) == 0)
 			return p;
 	return NULL;
+}
+
+/* Takes the descriptor; -1: none came. */
+static int pending_take(struct listeners *ls, uint64_t generation, const char *name, bool datagrams)
+{
+	struct pending *p = pending_find(ls, generation, name, datagrams);
+	int fd = p ? p->fd : -1;
+	if (p)
+		p->fd = -1;
+	return fd;
 }
 
 /* Closes what came for generations up to this one and was not used. */
@@ -193,11 +279,13 @@ static void pending_drop(struct listeners *ls, uint64_t generation)
 int listeners_prepare(struct listeners *ls, const struct config *config, uint64_t generation, char *error, size_t size)
 {
 	for (size_t i = 0; i < config->n_listeners; i++) {
-		const char *name = config->listeners[i].name;
-		struct bound *b = find(ls, name);
-		if (pending_find(ls, generation, name) || (b && b->fd >= 0))
+		const struct config_listener *l = &config->listeners[i];
+		struct bound *b = find(ls, l->name);
+		bool stream = pending_find(ls, generation, l->name, false) || (b && b->fd >= 0);
+		bool datagrams = pending_find(ls, generation, l->name, true) || (b && b->udp);
+		if ((stream || !takes_streams(l)) && (datagrams || !takes_datagrams(l)))
 			continue;
-		snprintf(error, size, "listener %s: no socket was handed over", name);
+		snprintf(error, size, "listener %s: no socket was handed over", l->name);
 		return -1;
 	}
 	return 0;
@@ -216,16 +304,15 @@ void listeners_commit(struct listeners *ls, uint64_t generation)
 		}
 		*link = b->next;
 		b->listed = false;
+		b->refs++;
 		bound_close(b);
-		bound_release(b);
+		bound_unref(b);
 	}
 	for (size_t i = 0; i < config->n_listeners; i++) {
 		const struct config_listener *l = &config->listeners[i];
 		struct bound *b = find(ls, l->name);
-		struct pending *p = pending_find(ls, generation, l->name);
-		bound_use(b ? b : bound_new(ls, l->name), l, p ? p->fd : -1);
-		if (p)
-			p->fd = -1;
+		int stream = pending_take(ls, generation, l->name, false);
+		bound_use(b ? b : bound_new(ls, l->name), l, stream, pending_take(ls, generation, l->name, true));
 	}
 	pending_drop(ls, generation);
 	connections_commit();

@@ -12,6 +12,7 @@ struct listener {
 	const char *name;
 	const struct config_listener *config;
 	struct stats_set *stats;      /* scope listener */
+	unsigned udp_flows;           /* that programs began here, living or just refused */
 };
 
 struct listeners *listeners_new(struct tunnel *tunnel);

@@ -4,6 +4,7 @@
 #include <event2/util.h>
 
 #include "workers/tunnel/listener.h"
+#include "workers/tunnel/udp_listener.h"
 
 /* A listener with its socket. Lives while it is in force or a connection of it lives. */
 struct bound {
@@ -11,12 +12,15 @@ struct bound {
 	struct bound *next;
 	struct tunnel *tunnel;
 	struct generation *generation;  /* base.config belongs to it */
-	struct event *event;            /* NULL: closed */
-	int fd;
+	struct event *event;            /* of fd; NULL: closed */
+	int fd;                         /* that listens; -1: none */
+	struct udp_listener *udp;       /* accept udp, transparent; NULL: none */
 	bool listed;                    /* among the listeners in force */
 	unsigned refs, connections;
 };
 
+/* That its listening socket has. */
+uint16_t bound_port(const struct bound *bound);
 void bound_unref(struct bound *bound);
 void bound_resume(evutil_socket_t fd, short what, void *arg);
 

@@ -24,6 +24,7 @@
 #include "workers/tunnel/resolve.h"
 #include "workers/tunnel/slab.h"
 #include "workers/tunnel/tls.h"
+#include "workers/tunnel/transparent.h"
 #include "workers/tunnel/udp_io.h"
 #include "workers/tunnel/worker_link.h"
 
@@ -231,6 +232,10 @@ static void from_supervisor(void *arg, enum ipc_type type, const union ipc_any *
 		break;
 	case IPC_MSG_WORKER_LINK:
 		worker_links_take(s->tunnel.links, message->worker_link.index, message->worker_link.client, *fd);
+		*fd = -1;
+		break;
+	case IPC_MSG_SOCKET_MADE:
+		transparent_socket_made(&s->tunnel, &message->socket_made, *fd);
 		*fd = -1;
 		break;
 	case IPC_MSG_ADMIN_REQUEST:

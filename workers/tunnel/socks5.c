@@ -1,6 +1,7 @@
 #include "workers/tunnel/socks5.h"
 
 #include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -10,7 +11,7 @@
 enum state { METHODS, CREDENTIALS, PROVING, REQUEST, DONE };
 enum { VERSION = 5, AUTH_VERSION = 1 };
 enum { METHOD_NONE = 0, METHOD_PASSWORD = 2, METHOD_NO = 0xff };
-enum { COMMAND_CONNECT = 1 };
+enum { COMMAND_CONNECT = 1, COMMAND_ASSOCIATE = 3 };
 enum { ADDRESS_IPV4 = 1, ADDRESS_NAME = 3, ADDRESS_IPV6 = 4 };
 
 void socks5_init(struct socks5 *s, bool passwords, bool required)
@@ -44,6 +45,15 @@ static enum socks5_event refuse_request(struct socks5 *s, enum socks5_code code,
 
 /* --- how long the message under way is ------------------------------------------------------------------------------------- */
 
+/* Address and port behind `b`, whose fourth byte says of which kind they are: how many bytes in all, as far as n of them
+ * tell; 5 at least, and for unknown kinds. */
+static size_t with_address(const uint8_t *b, size_t n)
+{
+	if (n < 5)
+		return 5;
+	return b[3] == ADDRESS_IPV4 ? 10 : b[3] == ADDRESS_IPV6 ? 22 : b[3] == ADDRESS_NAME ? 7u + b[4] : 5;
+}
+
 /* Bytes that it has in all, as far as those that came tell: asked again when they are there. */
 static size_t wanted(const struct socks5 *s)
 {
@@ -55,9 +65,7 @@ static size_t wanted(const struct socks5 *s)
 	case CREDENTIALS:
 		return n < 2 ? 2 : n < 3u + b[1] ? 3u + b[1] : 3u + b[1] + b[2 + b[1]];
 	case REQUEST:
-		if (n < 5)
-			return 5;
-		return b[3] == ADDRESS_IPV4 ? 10 : b[3] == ADDRESS_IPV6 ? 22 : b[3] == ADDRESS_NAME ? 7u + b[4] : 5;
+		return with_address(b, n);
 	case PROVING: case DONE:
 		break;
 	}
@@ -114,9 +122,8 @@ enum socks5_event socks5_proved(struct socks5 *s, bool ok)
 }
 
 /* host as it came; names may also spell an IPv6 address. Returns false when it is neither. */
-static bool put_host(struct socks5 *s, char *to, size_t size)
+static bool put_host(const uint8_t *b, char *to, size_t size)
 {
-	const uint8_t *b = s->buffer;
 	char text[INET6_ADDRSTRLEN] = "";
 	struct in6_addr in6;
 	if (b[3] == ADDRESS_IPV4)
@@ -140,25 +147,32 @@ static bool put_host(struct socks5 *s, char *to, size_t size)
 	return true;
 }
 
-static enum socks5_event request(struct socks5 *s)
+/* host:port in its one spelling from a whole message of `length` bytes; NULL, or what is wrong. */
+static const char *put_authority(const uint8_t *b, size_t length, char authority[SOCKS5_AUTHORITY])
 {
-	const uint8_t *b = s->buffer;
-	char text[sizeof(s->authority)];
-	unsigned port = (unsigned)b[s->length - 2] << 8 | b[s->length - 1];
+	char text[SOCKS5_AUTHORITY];
+	unsigned port = (unsigned)b[length - 2] << 8 | b[length - 1];
 	const char *why;
-	if (!put_host(s, text, 260))
-		return refuse_request(s, SOCKS5_FAILURE, "malformed name");
+	if (!put_host(b, text, 260))
+		return "malformed name";
 	size_t n = strlen(text);
 	n += (size_t)snprintf(text + n, sizeof(text) - n, ":%u", port);
 	struct head *head = head_new();
-	const char *authority = h1_authority(head, text, n, true, &why);
-	if (authority)
-		snprintf(s->authority, sizeof(s->authority), "%s", authority);
+	const char *found = h1_authority(head, text, n, true, &why);
+	if (found)
+		snprintf(authority, SOCKS5_AUTHORITY, "%s", found);
 	head_free(head);
-	if (!authority)
-		return refuse_request(s, SOCKS5_FAILURE, "malformed name or port");
+	return found ? NULL : "malformed name or port";
+}
+
+static enum socks5_event request(struct socks5 *s)
+{
+	bool associate = s->buffer[1] == COMMAND_ASSOCIATE;
+	const char *why = associate ? NULL : put_authority(s->buffer, s->length, s->authority);
+	if (why)
+		return refuse_request(s, SOCKS5_FAILURE, why);
 	s->state = DONE;
-	return SOCKS5_CONNECT;
+	return associate ? SOCKS5_ASSOCIATE : SOCKS5_CONNECT;
 }
 
 static enum socks5_event message(struct socks5 *s)
@@ -183,8 +197,8 @@ static enum socks5_event check_begin(struct socks5 *s)
 	}
 	if (s->state != REQUEST || s->length < 5)
 		return SOCKS5_MORE;
-	if (b[1] != COMMAND_CONNECT)
-		return refuse_request(s, SOCKS5_COMMAND, "command other than CONNECT");
+	if (b[1] != COMMAND_CONNECT && b[1] != COMMAND_ASSOCIATE)
+		return refuse_request(s, SOCKS5_COMMAND, "command other than CONNECT and UDP ASSOCIATE");
 	if (b[3] != ADDRESS_IPV4 && b[3] != ADDRESS_IPV6 && b[3] != ADDRESS_NAME)
 		return refuse_request(s, SOCKS5_ADDRESS, "unknown kind of address");
 	return SOCKS5_MORE;
@@ -224,6 +238,24 @@ size_t socks5_reply(uint8_t to[SOCKS5_REPLY], enum socks5_code code)
 	return SOCKS5_REPLY;
 }
 
+size_t socks5_reply_bound(uint8_t to[SOCKS5_REPLY_MAX], const struct sockaddr_storage *bound)
+{
+	const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)bound;
+	const struct sockaddr_in *v4 = (const struct sockaddr_in *)bound;
+	memset(to, 0, SOCKS5_REPLY_MAX);
+	to[0] = VERSION;
+	if (bound->ss_family == AF_INET) {
+		to[3] = ADDRESS_IPV4;
+		memcpy(to + 4, &v4->sin_addr, 4);
+		memcpy(to + 8, &v4->sin_port, 2);
+		return 10;
+	}
+	to[3] = ADDRESS_IPV6;
+	memcpy(to + 4, &v6->sin6_addr, 16);
+	memcpy(to + 20, &v6->sin6_port, 2);
+	return 22;
+}
+
 enum socks5_code socks5_code(const struct head *response)
 {
 	static const struct { const char *token; enum socks5_code code; } errors[] = {
@@ -242,4 +274,19 @@ enum socks5_code socks5_code(const struct head *response)
 			return errors[i].code;
 	return response->status == 403 || response->status == 407 ? SOCKS5_NOT_ALLOWED :
 	       response->status == 504 ? SOCKS5_HOST : SOCKS5_FAILURE;
+}
+
+/* --- datagrams ----------------------------------------------------------------------------------------------------------- */
+
+size_t socks5_datagram_header(const uint8_t *data, size_t length)
+{
+	if (length < 5 || data[0] != 0 || data[1] != 0 || data[2] != 0)
+		return 0;
+	size_t header = with_address(data, length);
+	return header > 5 && header <= length ? header : 0;
+}
+
+bool socks5_datagram_target(const uint8_t *data, size_t header, char authority[SOCKS5_AUTHORITY])
+{
+	return put_authority(data, header, authority) == NULL;
 }

@@ -8,10 +8,13 @@
 #include "workers/tunnel/leg_tcp.h"
 #include "workers/tunnel/listener.h"
 #include "workers/tunnel/socks5.h"
+#include "workers/tunnel/socks5_udp.h"
 
 struct session {
 	struct tunnel *tunnel;
 	struct transport *transport;
+	int fd;                       /* the transport's */
+	struct socks5_udp *relay;     /* of UDP ASSOCIATE */
 	struct origin *origin;
 	void (*gone)(void *arg);
 	void *arg;
@@ -28,6 +31,7 @@ static void session_free(void *arg)
 	void *owner = s->arg;
 	if (s->auth)
 		auth_cancel(s->auth);
+	socks5_udp_free(s->relay);
 	chunks_clear(&s->in);
 	explicit_bzero(&s->socks, sizeof(s->socks));
 	s->origin->proven_user = NULL;
@@ -71,6 +75,21 @@ static void refuse(struct session *s)
 	session_free(s);
 }
 
+/* The relay lasts as long as this connection (RFC 1928 6), on which nothing more is said. */
+static void associate(struct session *s)
+{
+	struct sockaddr_storage bound;
+	uint8_t reply[SOCKS5_REPLY_MAX];
+	s->relay = socks5_udp_new(s->tunnel, s->origin, s->fd, &bound, &s->socks.why);
+	if (!s->relay) {
+		say(s, reply, socks5_reply(reply, SOCKS5_FAILURE));
+		return refuse(s);
+	}
+	say(s, reply, socks5_reply_bound(reply, &bound));
+	transport_set_timeout(s->transport, 0);
+	chunks_clear(&s->in);
+}
+
 static void run(struct session *s);
 
 static void on_proved(void *arg, bool ok)
@@ -105,12 +124,14 @@ static void run(struct session *s)
 		struct chunk *chunk = s->in.head;
 		enum socks5_event event = socks5_feed(&s->socks, chunk->data, chunk->length, &used);
 		chunks_drop(&s->in, used);
-		if (s->socks.out_length && event != SOCKS5_CONNECT)
+		if (s->socks.out_length && event != SOCKS5_CONNECT && event != SOCKS5_ASSOCIATE)
 			say(s, s->socks.out, s->socks.out_length);
 		if (event == SOCKS5_AUTH)
 			return prove(s);
 		if (event == SOCKS5_CONNECT)
 			return connect_flow(s);
+		if (event == SOCKS5_ASSOCIATE)
+			return associate(s);
 		if (event == SOCKS5_REFUSED)
 			return refuse(s);
 	}
@@ -119,6 +140,8 @@ static void run(struct session *s)
 static void on_received(void *arg, struct chunks *chunks)
 {
 	struct session *s = arg;
+	if (s->relay)
+		return chunks_clear(chunks);
 	chunks_move(&s->in, chunks);
 	if (!s->auth)
 		run(s);
@@ -145,13 +168,13 @@ static void on_broken(void *arg, enum flow_error error, const char *detail)
 static const struct transport_callbacks callbacks = {
 	.received = on_received, .ended = on_ended, .writable = on_writable, .broken = on_broken};
 
-void socks5_session_new(struct tunnel *tunnel, struct transport *transport, struct origin *origin,
+void socks5_session_new(struct tunnel *tunnel, struct transport *transport, int fd, struct origin *origin,
                         void (*gone)(void *arg), void *arg)
 {
 	struct session *s = calloc(1, sizeof(*s));
 	if (!s)
 		abort();
-	*s = (struct session){.tunnel = tunnel, .transport = transport, .origin = origin, .gone = gone, .arg = arg};
+	*s = (struct session){.tunnel = tunnel, .transport = transport, .fd = fd, .origin = origin, .gone = gone, .arg = arg};
 	socks5_init(&s->socks, tunnel->current->config->n_users > 0, origin->listener->config->require_user);
 	transport_set_callbacks(transport, &callbacks, s);
 }

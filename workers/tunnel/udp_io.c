@@ -39,6 +39,8 @@ static int set_family(int fd, int family, unsigned flags)
 		error = v6 ? set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) : set(fd, IPPROTO_IP, IP_PKTINFO, 1);
 	if (error == 0 && flags & UDP_ORIGINAL)
 		error = v6 ? set(fd, IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, 1) : set(fd, IPPROTO_IP, IP_RECVORIGDSTADDR, 1);
+	if (error == 0 && v6 && flags & UDP_ORIGINAL)
+		error = set(fd, IPPROTO_IP, IP_RECVORIGDSTADDR, 1);   /* of what comes by IPv4 */
 	if (error == 0 && flags & UDP_CONNECTED)
 		error = v6 ? set(fd, IPPROTO_IPV6, IPV6_RECVERR, 1) : set(fd, IPPROTO_IP, IP_RECVERR, 1);
 	return error;

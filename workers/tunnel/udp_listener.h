@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* UDP sockets that programs send to (accept: udp, accept: transparent, SOCKS5 UDP ASSOCIATE): one socket per tunnel worker, a
- * table of flows by client address and port in user space; each entry is the in leg of a CONNECT-UDP flow. */
+/* UDP sockets that programs send to (accept: udp, accept: transparent): one socket per tunnel worker, a table of flows by
+ * client address and port in user space (udp_flows.h); each entry is the in leg of a CONNECT-UDP flow. */
 #ifndef HERMES_TUNNEL_UDP_LISTENER_H
 #define HERMES_TUNNEL_UDP_LISTENER_H
 
@@ -12,7 +12,8 @@ struct udp_listener;
  * end). */
 struct udp_listener *udp_listener_new(struct tunnel *tunnel, struct listener *listener, int fd,
                                       void (*held)(void *arg, int change), void *arg);
-/* Reads no more; its flows live on (their answers still leave through the socket) until they end. */
+int udp_listener_fd(const struct udp_listener *listener);
+/* Reads no more. What its flows have taken is still delivered and they end their side; answers leave until they have ended. */
 void udp_listener_close(struct udp_listener *listener);
 
 #endif

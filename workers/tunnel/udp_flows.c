@@ -1,0 +1,507 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* UDP flows of programs: the table, their begin and end, and datagrams on their way up. */
+#include <event2/event.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "workers/tunnel/masque.h"
+#include "workers/tunnel/source_text.h"
+#include "workers/tunnel/udp_flows_internal.h"
+
+#define BUCKETS_MIN 16u           /* a power of two */
+#define REFUSED_US 1000000u       /* a refusal is remembered so long: a flood asks no storm of questions */
+#define GIVE_AT (128u * 1024)     /* of capsules: do not wait for the end of the batch */
+#define QUEUE_TIGHT (16u * 1024)  /* of a flow's queue, while all queues together are long */
+
+struct udp_flows {
+	struct tunnel *tunnel;
+	struct listener *listener;
+	void (*held)(void *arg, int change);
+	void *arg;
+	unsigned limit, n, n_buckets; /* n: in the table */
+	unsigned alive;               /* flows whose memory is there, and one while the owner has us */
+	struct udp_flow **buckets;
+	struct udp_flow_list gathered, refused;
+	struct event *forget;
+	uint64_t seed;                /* nobody can choose addresses that share a bucket */
+	bool closing;
+};
+
+static size_t queued_total;       /* in all queues of the worker */
+
+/* --- the table ------------------------------------------------------------------------------------------------------- */
+
+static uint32_t hash_of(const struct udp_flows *all, const uint8_t *key, size_t length)
+{
+	uint64_t h = all->seed ^ length, word;
+	for (; length >= sizeof(word); key += sizeof(word), length -= sizeof(word)) {
+		memcpy(&word, key, sizeof(word));
+		h = (h ^ word) * 0x9e3779b97f4a7c15u;
+		h ^= h >> 29;
+	}
+	for (word = 0; length > 0; length--)
+		word = word << 8 | *key++;
+	h = (h ^ word ^ all->seed >> 7) * 0xbf58476d1ce4e5b9u;
+	return (uint32_t)(h ^ h >> 32);
+}
+
+static void grow(struct udp_flows *all)
+{
+	unsigned n = all->n_buckets ? 2 * all->n_buckets : BUCKETS_MIN;
+	struct udp_flow **buckets = calloc(n, sizeof(*buckets));
+	if (!buckets)
+		abort();
+	for (unsigned i = 0; i < all->n_buckets; i++)
+		for (struct udp_flow *f = all->buckets[i], *next; f; f = next) {
+			next = f->next;
+			f->next = buckets[f->hash & (n - 1)];
+			buckets[f->hash & (n - 1)] = f;
+		}
+	free(all->buckets);
+	all->buckets = buckets;
+	all->n_buckets = n;
+}
+
+static void table_insert(struct udp_flow *f)
+{
+	struct udp_flows *all = f->all;
+	if (all->n >= all->n_buckets)
+		grow(all);
+	f->next = all->buckets[f->hash & (all->n_buckets - 1)];
+	all->buckets[f->hash & (all->n_buckets - 1)] = f;
+	all->n++;
+	all->listener->udp_flows++;
+}
+
+/* Its key is free again. Drops the table's reference. */
+static void table_remove(struct udp_flow *f)
+{
+	struct udp_flows *all = f->all;
+	struct udp_flow **link = &all->buckets[f->hash & (all->n_buckets - 1)];
+	if (f->state == UDP_FLOW_OVER)
+		return;
+	if (f->state == UDP_FLOW_REFUSED)
+		TAILQ_REMOVE(&all->refused, f, refused_link);
+	f->state = UDP_FLOW_OVER;
+	while (*link != f)
+		link = &(*link)->next;
+	*link = f->next;
+	all->n--;
+	all->listener->udp_flows--;
+	udp_flow_unref(f);
+}
+
+static void forget_refused(struct udp_flows *all, uint64_t until)
+{
+	struct udp_flow *f;
+	while ((f = TAILQ_FIRST(&all->refused)) && f->forget_at <= until)
+		table_remove(f);
+}
+
+static void on_forget(evutil_socket_t fd, short what, void *arg)
+{
+	static const struct timeval again = {.tv_sec = 1};
+	struct udp_flows *all = arg;
+	(void)fd, (void)what;
+	forget_refused(all, now_us());
+	if (!TAILQ_EMPTY(&all->refused))
+		event_add(all->forget, &again);
+}
+
+struct udp_flow *udp_flows_find(struct udp_flows *all, const void *key, size_t length)
+{
+	if (all->n_buckets == 0)
+		return NULL;
+	uint32_t hash = hash_of(all, key, length);
+	for (struct udp_flow *f = all->buckets[hash & (all->n_buckets - 1)]; f; f = f->next)
+		if (f->hash == hash && f->key_length == length && memcmp(f->key, key, length) == 0) {
+			if (f->state != UDP_FLOW_REFUSED || f->forget_at > now_us())
+				return f;
+			table_remove(f);
+			return NULL;
+		}
+	return NULL;
+}
+
+/* --- memory ---------------------------------------------------------------------------------------------------------- */
+
+static void all_unref(struct udp_flows *all)
+{
+	if (--all->alive > 0)
+		return;
+	event_free(all->forget);
+	free(all->buckets);
+	free(all);
+}
+
+static void account(struct udp_flow *f)
+{
+	queued_total += f->queue.bytes - f->queued;
+	f->queued = f->queue.bytes;
+}
+
+struct udp_flow *udp_flow_ref(struct udp_flow *f)
+{
+	f->refs++;
+	return f;
+}
+
+void udp_flow_unref(struct udp_flow *f)
+{
+	struct udp_flows *all = f->all;
+	if (--f->refs > 0)
+		return;
+	datagram_queue_clear(&f->queue);
+	account(f);
+	chunks_clear(&f->gathered);
+	chunks_clear(&f->out);
+	capsule_reader_reset(&f->reader);
+	udp_socket_unref(f->socket);
+	if (all->held)
+		all->held(all->arg, -1);
+	free(f);
+	all_unref(all);
+}
+
+/* --- up -------------------------------------------------------------------------------------------------------------- */
+
+/* One run into capsules: whole where the far end takes that, else each datagram by itself. */
+static void gather(struct udp_flow *f, const uint8_t *data, size_t length, uint32_t segment)
+{
+	if (segment == 0 || length <= segment)
+		return capsule_put_datagram(&f->gathered, CONTEXT_PAYLOAD, NULL, 0, data, length);
+	if (f->segments) {
+		uint8_t prefix[2] = {(uint8_t)(segment >> 8), (uint8_t)segment};
+		return capsule_put_datagram(&f->gathered, CONTEXT_SEGMENTS, prefix, sizeof(prefix), data, length);
+	}
+	for (size_t at = 0; at < length; at += segment)
+		capsule_put_datagram(&f->gathered, CONTEXT_PAYLOAD, NULL, 0, data + at,
+		                     length - at < segment ? length - at : segment);
+}
+
+static bool has_room(const struct udp_flow *f)
+{
+	return f->state == UDP_FLOW_JOINED && f->outstanding + f->gathered.bytes < slab_allowance();
+}
+
+static void gather_queued(struct udp_flow *f)
+{
+	const struct datagram_entry *entry;
+	while (has_room(f) && (entry = datagram_queue_first(&f->queue))) {
+		gather(f, entry->data, entry->length, entry->segment);
+		datagram_queue_pop(&f->queue);
+	}
+	account(f);
+}
+
+static void end_if_closing(struct udp_flow *f)
+{
+	if (f->all->closing && f->state == UDP_FLOW_JOINED && f->queue.bytes == 0 && f->gathered.bytes == 0)
+		flow_finish(f->leg.flow, &f->leg, NULL);
+}
+
+/* Hands over what was gathered, and what waits in the queue, as far as the far leg keeps up. */
+static void give(struct udp_flow *f)
+{
+	if (f->giving || f->state != UDP_FLOW_JOINED)
+		return;
+	udp_flow_ref(f);
+	f->giving = true;
+	for (;;) {
+		gather_queued(f);
+		if (!f->gathered.head)
+			break;
+		struct chunks capsules = {0};
+		chunks_move(&capsules, &f->gathered);
+		f->outstanding += capsules.bytes;
+		flow_data(f->leg.flow, &f->leg, &capsules);
+		if (f->state != UDP_FLOW_JOINED)
+			break;
+	}
+	f->giving = false;
+	end_if_closing(f);
+	udp_flow_unref(f);
+}
+
+/* Of all queues together at most an eighth of what the worker may buffer, but for a little per flow. */
+static void enqueue(struct udp_flow *f, const uint8_t *data, size_t length, uint32_t segment)
+{
+	const struct config *config = f->all->tunnel->current->config;
+	bool tight = queued_total > config->memory / 8;
+	f->queue.limit = tight && config->datagram_queue > QUEUE_TIGHT ? QUEUE_TIGHT : (size_t)config->datagram_queue;
+	datagram_queue_add(&f->queue, segment, NULL, 0, data, length);
+	account(f);
+}
+
+void udp_flow_take(struct udp_flow *f, const uint8_t *data, size_t length, uint32_t segment)
+{
+	struct udp_flows *all = f->all;
+	if (f->state == UDP_FLOW_REFUSED || f->state == UDP_FLOW_OVER)
+		return datagram_count_drop(all->listener->stats, STATS_LISTENER_DROP_NO_TUNNEL, segment, length);
+	if (has_room(f) && STAILQ_EMPTY(&f->queue.entries))
+		gather(f, data, length, segment);
+	else
+		enqueue(f, data, length, segment);
+	if (f->gathered.bytes >= GIVE_AT)
+		return give(f);
+	if (f->is_gathered)
+		return;
+	f->is_gathered = true;
+	TAILQ_INSERT_TAIL(&all->gathered, f, gathered_link);
+}
+
+static void not_gathered(struct udp_flow *f)
+{
+	if (f->is_gathered)
+		TAILQ_REMOVE(&f->all->gathered, f, gathered_link);
+	f->is_gathered = false;
+}
+
+void udp_flows_give(struct udp_flows *all)
+{
+	struct udp_flow *f;
+	all->alive++;
+	while ((f = TAILQ_FIRST(&all->gathered))) {
+		not_gathered(f);
+		give(f);
+	}
+	all_unref(all);
+}
+
+/* --- from the flow ----------------------------------------------------------------------------------------------------- */
+
+static void drop_queued(struct udp_flow *f)
+{
+	const struct datagram_entry *entry;
+	while ((entry = datagram_queue_first(&f->queue))) {
+		datagram_count_drop(f->all->listener->stats, STATS_LISTENER_DROP_NO_TUNNEL, entry->segment, entry->length);
+		datagram_queue_pop(&f->queue);
+	}
+	account(f);
+}
+
+static void leg_head(struct leg *leg, const struct head *response, bool end)
+{
+	static const struct timeval later = {.tv_sec = 1};
+	struct udp_flow *f = (struct udp_flow *)leg;
+	struct udp_flows *all = f->all;
+	(void)end;
+	if (response->status < 300 || f->state != UDP_FLOW_BEGUN)
+		return;
+	drop_queued(f);
+	f->state = UDP_FLOW_REFUSED;
+	f->forget_at = now_us() + REFUSED_US;
+	if (TAILQ_EMPTY(&all->refused))
+		event_add(all->forget, &later);
+	TAILQ_INSERT_TAIL(&all->refused, f, refused_link);
+}
+
+static void leg_joined(struct leg *leg, const struct join *join)
+{
+	struct udp_flow *f = (struct udp_flow *)leg;
+	if (f->state == UDP_FLOW_JOINED)
+		udp_answers_restart(f);
+	f->state = UDP_FLOW_JOINED;
+	f->segments = join->segments;
+	give(f);
+}
+
+static bool leg_send(struct leg *leg, struct chunks *chunks)
+{
+	struct udp_flow *f = (struct udp_flow *)leg;
+	if (f->state == UDP_FLOW_JOINED)
+		return udp_answers_take(f, chunks);
+	chunks_clear(chunks);           /* the text of a refusal */
+	return true;
+}
+
+static void leg_finish(struct leg *leg, const struct head *trailers)
+{
+	struct udp_flow *f = (struct udp_flow *)leg;
+	(void)trailers;
+	if (f->state == UDP_FLOW_JOINED)
+		udp_answers_last(f);
+}
+
+static void leg_taken(struct leg *leg, size_t bytes)
+{
+	struct udp_flow *f = (struct udp_flow *)leg;
+	f->outstanding -= bytes;
+	if (!STAILQ_EMPTY(&f->queue.entries) || f->all->closing)
+		give(f);
+}
+
+/* Drops the flow's reference. */
+static void over(struct udp_flow *f)
+{
+	f->leg.flow = NULL;
+	not_gathered(f);
+	if (f->state != UDP_FLOW_REFUSED || f->all->closing) {   /* a refusal is remembered for a while */
+		drop_queued(f);
+		table_remove(f);
+	}
+	udp_flow_unref(f);
+}
+
+static void leg_close(struct leg *leg, enum flow_error error)
+{
+	struct udp_flow *f = (struct udp_flow *)leg;
+	udp_flow_ref(f);
+	udp_answers_close(f, error == FLOW_NONE);
+	over(f);
+	udp_flow_unref(f);
+}
+
+static size_t leg_waiting(const struct leg *leg)
+{
+	return ((const struct udp_flow *)leg)->out.bytes;
+}
+
+static const struct leg_ops ops = {
+	.kind = "udp",
+	.head = leg_head,
+	.send = leg_send,
+	.finish = leg_finish,
+	.taken = leg_taken,
+	.close = leg_close,
+	.waiting = leg_waiting,
+	.joined = leg_joined,
+};
+
+/* --- from the way back --------------------------------------------------------------------------------------------------- */
+
+void udp_flow_end(struct udp_flow *f)
+{
+	if (f->leg.flow)
+		flow_finish(f->leg.flow, &f->leg, NULL);
+}
+
+void udp_flow_break(struct udp_flow *f, enum flow_error error, const char *detail)
+{
+	struct flow *flow = f->leg.flow;
+	if (!flow)
+		return;
+	udp_flow_ref(f);
+	f->leg.flow = NULL;
+	flow_broken(flow, &f->leg, error, detail);
+	udp_answers_close(f, false);
+	over(f);
+	udp_flow_unref(f);
+}
+
+/* --- begin ------------------------------------------------------------------------------------------------------------- */
+
+static struct udp_flow *udp_flow_make(struct udp_flows *all, const struct udp_begin *begin)
+{
+	const struct config *config = all->tunnel->current->config;
+	struct udp_flow *f = calloc(1, sizeof(*f) + begin->key_length + begin->header_length);
+	if (!f)
+		abort();
+	*f = (struct udp_flow){.leg = {.ops = &ops}, .all = all, .refs = 2, .client = *begin->client,
+	                       .hash = hash_of(all, begin->key, begin->key_length),
+	                       .key_length = (uint16_t)begin->key_length, .header_length = (uint16_t)begin->header_length};
+	memcpy(f->key, begin->key, begin->key_length);
+	if (begin->header_length > 0)
+		memcpy(f->key + begin->key_length, begin->header, begin->header_length);
+	f->has_local = begin->local != NULL;
+	if (begin->local)
+		f->local = *begin->local;
+	if (begin->socket)
+		f->socket = udp_socket_ref(begin->socket);
+	f->origin = (struct origin){.listener = all->listener, .source = &f->client, .carry = begin->carry,
+	                            .proven_user = begin->user};
+	source_text(&f->client, f->origin.source_text, sizeof(f->origin.source_text), &f->origin.source_port);
+	datagram_queue_init(&f->queue, (size_t)config->datagram_queue, (uint64_t)config->datagram_age * 1000,
+	                    all->listener->stats);
+	udp_answers_init(f);
+	all->alive++;
+	if (all->held)
+		all->held(all->arg, 1);
+	table_insert(f);
+	return f;
+}
+
+/* Room for one more; those that were refused go first, the oldest before the others. */
+static bool make_room(struct udp_flows *all)
+{
+	uint32_t flows = all->listener->config->limits.flows;
+	if (all->n < all->limit && all->listener->udp_flows < flows)
+		return true;
+	if (TAILQ_EMPTY(&all->refused))
+		return false;
+	table_remove(TAILQ_FIRST(&all->refused));
+	return all->n < all->limit && all->listener->udp_flows < flows;
+}
+
+struct udp_flow *udp_flows_begin(struct udp_flows *all, const struct udp_begin *begin)
+{
+	struct head *request = all->closing ? NULL : masque_udp_request(begin->target);
+	if (!request || !make_room(all)) {
+		head_free(request);
+		stats_add(all->listener->stats, STATS_LISTENER_DROP_TABLE_FULL, 1);
+		return NULL;
+	}
+	struct udp_flow *f = udp_flow_make(all, begin);
+	flow_new(all->tunnel, &f->origin, &f->leg, request, false);
+	return f;
+}
+
+/* --- all of them ------------------------------------------------------------------------------------------------------- */
+
+struct udp_flows *udp_flows_new(struct tunnel *tunnel, struct listener *listener, unsigned limit,
+                                void (*held)(void *arg, int change), void *arg)
+{
+	struct udp_flows *all = calloc(1, sizeof(*all));
+	if (!all)
+		abort();
+	*all = (struct udp_flows){.tunnel = tunnel, .listener = listener, .limit = limit, .held = held, .arg = arg, .alive = 1};
+	TAILQ_INIT(&all->gathered);
+	TAILQ_INIT(&all->refused);
+	all->forget = event_new(tunnel->base, -1, 0, on_forget, all);
+	if (!all->forget)
+		abort();
+	if (getrandom(&all->seed, sizeof(all->seed), GRND_NONBLOCK) < 0)
+		all->seed = now_us() ^ (uint64_t)(uintptr_t)all;
+	return all;
+}
+
+/* Each flow may go by what is done to it, and no other. */
+static void each(struct udp_flows *all, void (*what)(struct udp_flow *f))
+{
+	for (unsigned i = 0; i < all->n_buckets; i++)
+		for (struct udp_flow *f = all->buckets[i], *next; f; f = next) {
+			next = f->next;
+			what(f);
+		}
+}
+
+static void end_soon(struct udp_flow *f)
+{
+	if (f->leg.flow)
+		give(f);                /* and then ends it; one that is not joined, ends when it is */
+	else
+		table_remove(f);
+}
+
+static void end_now(struct udp_flow *f)
+{
+	if (f->leg.flow)
+		udp_flow_break(f, FLOW_CANCELLED, "the association ended");
+	else
+		table_remove(f);
+}
+
+void udp_flows_close(struct udp_flows *all)
+{
+	all->closing = true;
+	each(all, end_soon);
+	all_unref(all);
+}
+
+void udp_flows_free(struct udp_flows *all)
+{
+	all->closing = true;
+	each(all, end_now);
+	all_unref(all);
+}
