@@ -16,6 +16,8 @@
 struct open_node { struct yaml_node *node, *last, *key; };
 
 struct builder {
+	const char *text;
+	size_t length;
 	struct config_arena *arena;
 	struct yaml_fault *fault;
 	struct yaml_node *root;
@@ -144,15 +146,63 @@ static void close_container(struct builder *b)
 		check_duplicates(b, node);
 }
 
+/* A run of line ends with the blanks around them becomes a blank or, when there are several, one line end less
+ * (YAML 1.2.2 6.5). Returns how much it took; *used grows by less than that. */
+static size_t fold(const char *at, size_t left, char *out, size_t *used)
+{
+	size_t n = 0, breaks = 0;
+
+	while (*used && (out[*used - 1] == ' ' || out[*used - 1] == '\t'))
+		--*used;
+	for (; n < left && strchr(" \t\r\n", at[n]); n++)
+		breaks += at[n] == '\n' || (at[n] == '\r' && (n + 1 == left || at[n + 1] != '\n'));
+	if (breaks == 1)
+		out[(*used)++] = ' ';
+	for (; breaks > 1; breaks--)
+		out[(*used)++] = '\n';
+	return n;
+}
+
+/* What single quotes hold. libfyaml 0.7 would say, but leaks where eight quotes are doubled. NULL: out of memory, or the token
+ * is not where it should be. */
+static char *unquote(struct builder *b, const struct fy_mark *start, const struct fy_mark *end, size_t *length)
+{
+	size_t from = start->input_pos, to = end->input_pos, used = 0;
+
+	if (from < 1 || from > to || to >= b->length || b->text[from - 1] != '\'' || b->text[to] != '\'')
+		return NULL;
+	char *out = config_arena_alloc(b->arena, to - from + 1, 1);
+	while (out && from < to) {
+		char c = b->text[from];
+		if (c == '\r' || c == '\n') {
+			from += fold(b->text + from, to - from, out, &used);
+			continue;
+		}
+		out[used++] = c;
+		from += c == '\'' ? 2 : 1;
+	}
+	*length = used;
+	return out;
+}
+
+static const char *scalar_text(struct builder *b, struct fy_token *token, size_t *length)
+{
+	if (!token)
+		return "";
+	if (fy_token_scalar_style(token) != FYSS_SINGLE_QUOTED)
+		return fy_token_get_text(token, length);
+	return unquote(b, fy_token_start_mark(token), fy_token_end_mark(token), length);
+}
+
 static void add_scalar(struct builder *b, struct fy_event *event)
 {
 	struct yaml_node *node = add(b, YAML_SCALAR, fy_event_start_mark(event));
 	struct fy_token *token = event->scalar.value;
 	size_t length = 0;
-	const char *text = token ? fy_token_get_text(token, &length) : "";
 
 	if (!node)
 		return;
+	const char *text = scalar_text(b, token, &length);
 	if (!text || memchr(text, 0, length)) {
 		fail(b, node->line, node->column, "the text has a NUL character; expected none");
 		return;
@@ -257,7 +307,7 @@ static struct fy_diag *make_diag(void)
 
 struct yaml_node *yaml_parse(const char *text, size_t length, struct config_arena *arena, struct yaml_fault *fault)
 {
-	struct builder b = {.arena = arena, .fault = fault};
+	struct builder b = {.text = text, .length = length, .arena = arena, .fault = fault};
 	struct fy_parse_cfg cfg = {.flags = FYPCF_QUIET | FYPCF_COLLECT_DIAG, .diag = make_diag()};
 	struct fy_parser *parser = cfg.diag ? fy_parser_create(&cfg) : NULL;
 	struct fy_event *event;

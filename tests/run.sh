@@ -4,13 +4,16 @@
 # failed before; the last line sums it up: N passed, N failed, N skipped.
 #   run.sh [unit|fuzz|system|leaks]...     default: all
 #   FUZZ_SECONDS  per fuzz target (10; 0: none)     PYTEST  further arguments, e.g. "-k socks"
+#   FUZZ_SEED     of libFuzzer (1): with the same seed and the same program the same inputs come in the same order, so that
+#                 what one run finds the next one finds again; another number looks elsewhere
 set -u
 cd "$(dirname "$0")/.."
 out=build/check
 san=build/san
 PYTHON=${PYTHON:-/usr/bin/python3}
 FUZZ_SECONDS=${FUZZ_SECONDS:-10}
-passed=0 failed=0 skipped=0 skips=() failures=()
+FUZZ_SEED=${FUZZ_SEED:-1}
+passed=0 failed=0 skipped=0 skips=() failures=() fuzz_failures=()
 mkdir -p $out
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
@@ -47,10 +50,11 @@ unit() {
 
 fuzz_one() {
 	local name=$1 corpus=$out/corpus/$1 seeds=tests/fuzz/corpus/${1#fuzz_}
+	rm -rf "$corpus" "$out/artifacts/$name"-*
 	mkdir -p "$corpus" $out/artifacts
 	[ -d "$seeds" ] || seeds=
 	ASAN_OPTIONS=detect_leaks=1 timeout $((FUZZ_SECONDS + 60)) build/fuzz/fuzz/"$name" -max_total_time="$FUZZ_SECONDS" \
-		-timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix=$out/artifacts/"$name"- "$corpus" $seeds \
+		-seed="$FUZZ_SEED" -reload=0 -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix=$out/artifacts/"$name"- "$corpus" $seeds \
 		> "$out/$name.log" 2>&1
 	echo $? > "$out/$name.status"
 }
@@ -72,9 +76,22 @@ fuzz() {
 			count 1 0 0
 			echo "ok $name: $(sed -n 's/^stat::number_of_executed_units: *//p' "$out/$name.log") inputs"
 		else
-			fault "$name: exit status $status, see $out/$name.log and $out/artifacts/"
+			fault "$name: exit status $status, seed $FUZZ_SEED, see $out/$name.log and $out/artifacts/"
 			tail -n 30 "$out/$name.log"
+			fuzz_failures+=("$name")
 		fi
+	done
+}
+
+# What is needed to see a fuzz target's failure again, where only the end of the output is at hand.
+fuzz_failure() {
+	local name=$1 input
+	echo "== $name failed, the end of its log:"
+	grep -v '^#[0-9]*[[:space:]]' "$out/$name.log" | tail -n 60 | cut -c 1-300
+	for input in "$out/artifacts/$name"-*; do
+		[ -e "$input" ] || continue
+		echo "-- $(basename "$input"), $(stat -c %s "$input") bytes; build/fuzz/fuzz/$name FILE runs it once more"
+		[ "$(stat -c %s "$input")" -gt 4096 ] || { echo "-- base64 -d:"; base64 "$input"; }
 	done
 }
 
@@ -133,6 +150,7 @@ for part; do
 done
 for line in "${skips[@]}"; do echo "SKIPPED: ${line:0:200}"; done
 for line in "${failures[@]}"; do echo "FAILED: ${line:0:200}"; done
+for name in "${fuzz_failures[@]}"; do fuzz_failure "$name"; done
 [ $((passed + failed)) -gt 0 ] || { echo "nothing ran"; failed=1; }
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]
