@@ -35,7 +35,8 @@ int __lsan_is_turned_off(void)
 
 int sandbox_capabilities(enum ipc_role role)
 {
-	const uint32_t keep = role == IPC_TUN_BRIDGE ? 1u << CAP_NET_ADMIN : 0;
+	/* NET_BIND_SERVICE: sockets that answer from a foreign address, often port 53 */
+	const uint32_t keep = role == IPC_TUN_BRIDGE ? 1u << CAP_NET_ADMIN | 1u << CAP_NET_BIND_SERVICE : 0;
 	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct caps[2];
 	for (int cap = 0; cap < 64; cap++)

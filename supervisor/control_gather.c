@@ -21,7 +21,7 @@ static void conclude(struct ask *a)
 	/* what one worker knows, the others need not */
 	if (a->length && verb->route == ROUTE_ONE)
 		error = NULL;
-	if (verb->route != ROUTE_LIST) {
+	if (verb->route != ROUTE_LIST && verb->route != ROUTE_MERGED) {
 		bool nothing = !error && !a->length;
 		if (nothing && verb->route == ROUTE_ONE)
 			error = "no such thing: it may have ended";
@@ -31,6 +31,13 @@ static void conclude(struct ask *a)
 	char *list = NULL;
 	if (asprintf(&list, *pieces == '[' ? "%s" : "[%s]", pieces) < 0)
 		list = NULL;
+	if (verb->route == ROUTE_MERGED && list) {
+		char *merged = merge_by_name(list);
+		if (!merged)
+			lines_add(&a->errors, error = "a worker's answer is no list");
+		free(list);
+		list = merged;
+	}
 	json_object(&j, NULL);
 	json_raw(&j, verb->key, list ? list : "[]");
 	if (a->errors.n) {
@@ -64,7 +71,8 @@ void ask_workers(struct ask *a, const struct ipc_strs *args)
 	struct slot *slot;
 	TAILQ_FOREACH(slot, pool_slots(a->control->supervisor->pool), link) {
 		struct child *c = slot->child;
-		if (slot->role != a->verb->role || slot->gone || a->n_waiting == sizeof(a->waiting) / sizeof(*a->waiting))
+		bool asked = slot->role == a->verb->role || (a->verb->route == ROUTE_MERGED && slot->role == a->verb->also);
+		if (!asked || slot->gone || a->n_waiting == sizeof(a->waiting) / sizeof(*a->waiting))
 			continue;
 		if (c && c->state != CHILD_STARTING && child_send(c, IPC_MSG_ADMIN_REQUEST, &m, -1))
 			a->waiting[a->n_waiting++] = slot;

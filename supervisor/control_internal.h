@@ -30,7 +30,7 @@ struct ask {
 	uint64_t id;                 /* the client's */
 	uint64_t own;                /* ours, towards workers */
 	const struct verb *verb;
-	struct slot *waiting[64];    /* workers that have not answered */
+	struct slot *waiting[65];    /* every tunnel worker, and one more: workers that have not answered */
 	unsigned n_waiting, answered;
 	char *pieces;                /* what workers said so far, joined by commas */
 	size_t length;
@@ -58,18 +58,23 @@ enum route {
 	ROUTE_ROLE,     /* the worker of `role`: its document as it is */
 	ROUTE_LIST,     /* all workers of `role`: {"key": [all their objects]} */
 	ROUTE_ONE,      /* all workers of `role`: whichever knows it */
+	ROUTE_MERGED,   /* as ROUTE_LIST, also those of `also`; what they say of the same name becomes one object */
 };
 struct verb {
 	const char *name;
 	enum level level;
 	enum route route;
-	enum ipc_role role;
+	enum ipc_role role, also;
 	const char *key;
 	void (*handler)(struct ask *ask, const struct ipc_strs *args, int *fd);
 };
 /* NULL: no such verb. */
 const struct verb *verb_find(const char *name);
 enum level verb_level(const struct verb *verb, const struct ipc_strs *args);
+
+/* A JSON array of objects: those with the same `name` become one, where the first who gives a member has it. malloc'd; NULL: no such
+ * array. */
+char *merge_by_name(const char *list);
 
 /* Answers and frees. json: one document or NULL; error: for people or NULL. */
 void ask_answer(struct ask *ask, unsigned status, const char *json, const char *error);

@@ -91,6 +91,8 @@ static void start(struct dialer *d, struct child *child, uint64_t id, const stru
 	LIST_INSERT_HEAD(&d->attempts, a, link);
 	d->count++;
 	a->fd = socket(to->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (a->fd >= 0)
+		privileges_own_socket(&d->supervisor->privileges, a->fd);
 	/* a Unix socket whose queue is full says EAGAIN, and would never become writable for it */
 	if (a->fd < 0 || (connect(a->fd, (const struct sockaddr *)&to->address, to->length) && errno != EINPROGRESS)) {
 		answer(child, id, strerror(errno), -1);

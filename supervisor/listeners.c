@@ -4,6 +4,7 @@
 #include "store/config.h"
 #include "supervisor/bind.h"
 #include "supervisor/pool.h"
+#include "supervisor/supervisor.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -242,6 +243,7 @@ void listeners_send(struct listeners *l, struct child *child, uint64_t generatio
 		if (x->role != child->slot->role || index >= x->place->count)
 			continue;
 		struct ipc_listener m = {.generation = generation, .name = x->name, .address = x->place->bound};
+		privileges_own_socket(&child->supervisor->privileges, x->place->fds[index]);
 		child_send(child, IPC_MSG_LISTENER, &m, x->place->fds[index]);
 	}
 }

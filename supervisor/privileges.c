@@ -1,5 +1,6 @@
 #include "supervisor/privileges.h"
 #include "ipc/log.h"
+#include "ipc/net.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,6 +11,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -111,8 +113,20 @@ int privileges_drop(const struct privileges *p, enum ipc_role role)
 		return -errno;
 	if (!keep)
 		return 0;
-	int error = set_capabilities(CAP_BIT(CAP_NET_ADMIN), CAP_BIT(CAP_NET_ADMIN));
-	if (error)
-		return error;
-	return prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_ADMIN, 0, 0) ? -errno : 0;
+	const uint64_t kept = permitted_capabilities() & (CAP_BIT(CAP_NET_ADMIN) | CAP_BIT(CAP_NET_BIND_SERVICE));
+	int error = set_capabilities(kept, kept);
+	for (int cap = 0; cap < 64 && !error; cap++)
+		if (kept & CAP_BIT(cap) && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0, 0))
+			error = -errno;
+	return error;
+}
+
+void privileges_own_socket(const struct privileges *p, int fd)
+{
+	const uint32_t mark = NET_MARK_SELF;
+	if (!p->root)
+		return;
+	/* ip rules look at the user of the socket, nftables at who opened its file: that stays us */
+	if (fchown(fd, p->uid, (gid_t)-1) || setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)))
+		log_debug("socket not marked", "error=%s", log_value(strerror(errno)));
 }

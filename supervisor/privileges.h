@@ -21,7 +21,12 @@ void privileges_find(struct privileges *privileges);
 void privileges_limits(void);
 /* Gives up the capabilities that the supervisor has no use for (root only). */
 void privileges_reduce(const struct privileges *privileges);
-/* In a new child, before execve: becomes the worker's user; tun-bridge keeps CAP_NET_ADMIN. Returns 0 or -errno. */
+/* In a new child, before execve: becomes the worker's user; tun-bridge keeps CAP_NET_ADMIN
+ * and CAP_NET_BIND_SERVICE. Returns 0 or -errno. */
 int privileges_drop(const struct privileges *privileges, enum ipc_role role);
+
+/* A socket that the supervisor makes for the overlay: what it sends never enters a TUN device of ours and is never captured, as if
+ * a worker had made it. */
+void privileges_own_socket(const struct privileges *privileges, int fd);
 
 #endif

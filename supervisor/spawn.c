@@ -54,6 +54,7 @@ static void put(struct environment *e, const char *name, const char *value)
 
 static void environment_make(struct environment *e, const struct spawner *s, enum ipc_role role)
 {
+	char slot[16];
 	put(e, "PATH", "/usr/bin:/bin");
 	put(e, "LANG", "C.UTF-8");
 	put(e, "HERMES_LOG_LEVEL", log_get_level());
@@ -61,6 +62,9 @@ static void environment_make(struct environment *e, const struct spawner *s, enu
 	put(e, "HERMES_SANDBOX", secure_getenv("HERMES_SANDBOX"));
 	if (s->journal_fd >= 0)
 		put(e, "HERMES_JOURNAL_FD", "4");
+	snprintf(slot, sizeof(slot), "%u", s->net_slot);
+	if (role == IPC_TUN_BRIDGE)
+		put(e, "HERMES_NET_SLOT", slot);
 	if (role == IPC_CONFIG_SYNC)
 		put(e, "HERMES_STATE_DIR", s->state_dir);
 	/* sanitizers' settings */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "supervisor/tun_queues.h"
 #include "ipc/log.h"
+#include "ipc/net.h"
 #include "ipc/owner.h"
 #include "store/config.h"
 #include "supervisor/pool.h"
@@ -8,10 +9,13 @@
 
 #include <linux/if.h>
 #include <linux/if_tun.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define QUEUES_MAX 8
@@ -31,13 +35,34 @@ struct tun_queues {
 	struct supervisor *supervisor;
 	LIST_HEAD(, held) held;
 	unsigned count;
+	int slot;                      /* the socket that claims ours; -1: none */
 };
+
+/* Abstract names are a network namespace's own, and go with whoever bound them. */
+static int claim_slot(unsigned *slot)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	for (*slot = 0; fd >= 0 && *slot < NET_SLOTS; (*slot)++) {
+		int n = snprintf(address.sun_path + 1, sizeof(address.sun_path) - 1, "hermes-net-%u", *slot);
+		socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+		if (bind(fd, (struct sockaddr *)&address, length) == 0)
+			return fd;
+	}
+	log_warn("no slot", "slots=%u effect=%s", NET_SLOTS, log_value("shares the first one's routing tables"));
+	*slot = 0;
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
 
 struct tun_queues *tun_queues_new(struct supervisor *s)
 {
 	struct tun_queues *q = calloc(1, sizeof(*q));
-	if (q)
-		q->supervisor = s;
+	if (!q)
+		return NULL;
+	q->supervisor = s;
+	q->slot = s->privileges.root ? claim_slot(&s->spawner.net_slot) : -1;
 	return q;
 }
 
@@ -75,6 +100,8 @@ void tun_queues_free(struct tun_queues *q)
 		return;
 	for (struct held *h; (h = LIST_FIRST(&q->held));)
 		held_free(q, h);
+	if (q->slot >= 0)
+		close(q->slot);
 	free(q);
 }
 

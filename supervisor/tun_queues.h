@@ -9,6 +9,7 @@
 struct config;
 struct tun_queues;
 
+/* Claims this network namespace's next free slot (ipc/net.h) for tun-bridge. */
 struct tun_queues *tun_queues_new(struct supervisor *s);
 void tun_queues_free(struct tun_queues *queues);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "workers/tun-bridge/plan.h"
 #include "ipc/log.h"
+#include "ipc/net.h"
 #include "store/config.h"
 
 #include <arpa/inet.h>
@@ -19,7 +20,7 @@ uint32_t plan_table(const struct plan *p, enum plan_table table)
 
 uint32_t plan_mark(const struct plan *p)
 {
-	return PLAN_MARK + p->slot;
+	return NET_MARK_CAPTURE + p->slot;
 }
 
 bool plan_captures(const struct config *config)
@@ -48,6 +49,14 @@ void plan_prefix(const struct config_prefix *prefix, struct net_item *item)
 		item->bits = prefix->bits;
 		memcpy(item->address, &prefix->address, 16);
 	}
+}
+
+const char *plan_text(const struct net_item *item, char text[PLAN_TEXT])
+{
+	char address[INET6_ADDRSTRLEN] = "?";
+	inet_ntop(item->family, item->address, address, sizeof(address));
+	snprintf(text, PLAN_TEXT, "%s/%u", address, item->bits);
+	return text;
 }
 
 static bool usable(const struct net_item *item)
@@ -253,20 +262,13 @@ static int look(const struct plan *p, struct netlink *nl, const struct tun_devic
 	return error;
 }
 
-static void describe(const struct net_item *item, char *text, size_t size)
-{
-	char address[INET6_ADDRSTRLEN] = "?";
-	inet_ntop(item->family, item->address, address, sizeof(address));
-	if (item->kind == NET_RULE)
-		snprintf(text, size, "rule to table %u, IPv%c", item->table, item->family == AF_INET ? '4' : '6');
-	else
-		snprintf(text, size, "%s %s/%u", item->kind == NET_ADDRESS ? "address" : "route to", address, item->bits);
-}
-
 static void complain(const char *what, const struct net_item *item, int error)
 {
-	char text[INET6_ADDRSTRLEN + 32];
-	describe(item, text, sizeof(text));
+	char text[PLAN_TEXT + 32], prefix[PLAN_TEXT];
+	if (item->kind == NET_RULE)
+		snprintf(text, sizeof(text), "rule to table %u, IPv%c", item->table, item->family == AF_INET ? '4' : '6');
+	else
+		snprintf(text, sizeof(text), "%s %s", item->kind == NET_ADDRESS ? "address" : "route to", plan_text(item, prefix));
 	log_error(what, "item=%s error=%s", log_value(text), log_value(strerror(-error)));
 }
 

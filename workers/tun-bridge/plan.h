@@ -15,7 +15,6 @@
 
 #define PLAN_TABLE 4820u
 #define PLAN_TABLES 4u             /* per slot; the last is not used */
-#define PLAN_MARK 0x48450000u      /* + slot: packets to be captured */
 
 struct config;
 struct config_prefix;
@@ -36,6 +35,9 @@ bool plan_captures(const struct config *config);
 bool plan_address(const char *text, uint32_t device, struct net_item *item);
 /* The prefix as family, address and bits (IPv4 mapped: IPv4). */
 void plan_prefix(const struct config_prefix *prefix, struct net_item *item);
+/* "10.0.0.0/8" into text, which it returns. */
+#define PLAN_TEXT 56
+const char *plan_text(const struct net_item *item, char text[PLAN_TEXT]);
 /* Everything that is wanted. config NULL: nothing. Check wanted->failed. */
 void plan_make(const struct plan *plan, const struct config *config, const struct tun_devices *devices, struct net_items *wanted);
 

@@ -2,22 +2,28 @@
 /* The two phases of a configuration, and what the supervisor says. */
 #include "workers/tun-bridge/tun_bridge.h"
 #include "ipc/log.h"
+#include "ipc/net.h"
+#include "ipc/owner.h"
 #include "store/config.h"
+#include "workers/tun-bridge/firewall.h"
+#include "workers/tun-bridge/list.h"
+#include "workers/tun-bridge/nat.h"
 #include "workers/tun-bridge/plan.h"
+#include "workers/tun-bridge/sockets.h"
 
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
-
-#define SLOTS_MAX 16
 
 struct tun_bridge {
 	struct worker *worker;
 	struct config *in_force, *prepared;      /* NULL: none */
 	struct netlink *netlink;                 /* NULL: the kernel has none; then there are no devices */
+	struct firewall *firewall;               /* NULL: the kernel has none */
 	struct plan plan;
 	struct tun_devices devices;
 };
@@ -28,7 +34,7 @@ static unsigned own_slot(void)
 {
 	const char *text = getenv("HERMES_NET_SLOT");
 	unsigned long slot = text ? strtoul(text, NULL, 10) : 0;
-	return slot < SLOTS_MAX ? (unsigned)slot : 0;
+	return slot < NET_SLOTS ? (unsigned)slot : 0;
 }
 
 struct tun_bridge *tun_bridge_new(void)
@@ -42,6 +48,7 @@ struct tun_bridge *tun_bridge_new(void)
 	bridge->netlink = netlink_new();
 	if (bridge->netlink && netlink_link(bridge->netlink, "lo", &lo) == 0)
 		bridge->plan.loopback = lo.index;
+	bridge->firewall = firewall_new(bridge->plan.slot);
 	return bridge;
 }
 
@@ -62,6 +69,7 @@ void tun_bridge_free(struct tun_bridge *bridge)
 	for (struct tun_device *d; (d = LIST_FIRST(&bridge->devices));)
 		tun_device_free(d);
 	netlink_free(bridge->netlink);
+	firewall_free(bridge->firewall);
 	drop(&bridge->in_force);
 	drop(&bridge->prepared);
 	free(bridge);
@@ -171,6 +179,16 @@ static void undo(struct tun_bridge *b)
 	drop(&b->prepared);
 }
 
+static int check_filter(struct tun_bridge *b, const struct config *config, char *error, size_t size)
+{
+	char *chains = firewall_chains(&b->plan, config);
+	if (!chains)
+		return refuse(error, size, "out of memory");
+	int result = firewall_check(b->firewall, chains, error, size);
+	free(chains);
+	return result;
+}
+
 static int prepare(void *arg, uint64_t generation, struct config *config, char *error, size_t size)
 {
 	struct tun_bridge *b = arg;
@@ -188,7 +206,10 @@ static int prepare(void *arg, uint64_t generation, struct config *config, char *
 		undo(b);
 		return -1;
 	}
-	return 0;
+	if (check_filter(b, config, error, size) == 0)
+		return 0;
+	undo(b);
+	return -1;
 }
 
 /* --- in force ------------------------------------------------------------------------------------------------------------ */
@@ -204,6 +225,20 @@ static void settle(struct tun_bridge *b)
 	else
 		plan_apply(&b->plan, b->netlink, &b->devices, &wanted);
 	net_items_clear(&wanted);
+	char *chains = firewall_chains(&b->plan, b->in_force);
+	if (chains)
+		firewall_apply(b->firewall, chains);
+	free(chains);
+}
+
+static void warn_forwarding(const struct tun_bridge *b)
+{
+	static const int families[] = {AF_INET, AF_INET6};
+	static const char *const names[] = {"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"};
+	for (size_t i = 0; i < 2; i++)
+		if (nat_wanted(b->in_force, families[i]) && !netlink_forwards(b->netlink, families[i]))
+			log_warn("forwarding is off", "setting=%s effect=%s", names[i],
+			         log_value("packets of clusters with nat reach this machine only: set it to 1"));
 }
 
 static const struct config_tunnel *configured(const struct config *config, const char *name)
@@ -249,6 +284,8 @@ static void commit(void *arg, uint64_t generation)
 			tun_device_free(d);      /* it goes with the last descriptor: the supervisor's and the tunnel worker's */
 	}
 	settle(b);
+	if (b->netlink)
+		warn_forwarding(b);
 	log_debug("configuration in force", "generation=%llu", (unsigned long long)generation);
 }
 
@@ -291,6 +328,19 @@ static void assign(struct tun_bridge *b, const struct ipc_tun_addresses *m)
 		settle(b);
 }
 
+static void make_socket(struct tun_bridge *b, const struct ipc_socket_wanted *m)
+{
+	struct ipc_socket_made made = {.tunnel = m->tunnel, .id = m->id};
+	int fd = plan_captures(b->in_force) ? socket_foreign(m->address, &made.error) : -1;
+	if (fd >= 0)
+		made.error = NULL;
+	else if (!made.error)
+		made.error = "no listener is transparent";
+	ipc_send(worker_supervisor(b->worker), IPC_MSG_SOCKET_MADE, &made, fd);
+	if (fd >= 0)
+		close(fd);
+}
+
 /* Nobody talks to tun-bridge but the supervisor. */
 static void refuse_peer(void *arg, enum ipc_role role, unsigned index, int fd)
 {
@@ -300,12 +350,25 @@ static void refuse_peer(void *arg, enum ipc_role role, unsigned index, int fd)
 }
 
 /* A list is a sequence of objects without brackets: of none, it is empty. */
-static void answer(struct tun_bridge *bridge, const struct ipc_admin_request *request)
+static void list(struct tun_bridge *b, uint64_t id)
+{
+	struct json json = JSON_INIT;
+	for (size_t i = 0; b->in_force && i < b->in_force->n_tunnels; i++) {
+		const struct config_tunnel *c = &b->in_force->tunnels[i];
+		const struct tun_device *d = tun_device_find(&b->devices, c->name);
+		if (d)
+			list_device(&b->plan, b->netlink, c, d, device_owner(c->name, worker_tunnels(b->worker)), &json);
+	}
+	worker_reply(b->worker, id, json.failed, json.data ? json.data : "", json.failed ? "out of memory" : NULL);
+	json_free(&json);
+}
+
+static void answer(struct tun_bridge *b, const struct ipc_admin_request *request)
 {
 	if (request->verb && !strcmp(request->verb, "tunnels list"))
-		worker_reply(bridge->worker, request->id, 0, "", NULL);
+		list(b, request->id);
 	else
-		worker_reply(bridge->worker, request->id, 2, NULL, "tun-bridge does not know this verb");
+		worker_reply(b->worker, request->id, 2, NULL, "tun-bridge does not know this verb");
 }
 
 static void on_message(void *arg, enum ipc_type type, const union ipc_any *message, int *fd)
@@ -314,6 +377,7 @@ static void on_message(void *arg, enum ipc_type type, const union ipc_any *messa
 	switch (type) {
 	case IPC_MSG_TUN_QUEUE: adopt(b, &message->tun_queue, fd); break;
 	case IPC_MSG_TUN_ADDRESSES: assign(b, &message->tun_addresses); break;
+	case IPC_MSG_SOCKET_WANTED: make_socket(b, &message->socket_wanted); break;
 	case IPC_MSG_ADMIN_REQUEST: answer(b, &message->admin_request); break;
 	default: break;
 	}
