@@ -59,10 +59,6 @@ static const struct admin_column cluster_columns[] = {
 	{"WEIGHT", "weight", ADMIN_COUNT},  {"HEALTH", "health", ADMIN_TEXT},  {"DRAINED", "drained", ADMIN_TEXT},
 	{"DOWN AT", "down_at", ADMIN_COUNT}, {"REASON", "reason", ADMIN_TEXT}, {NULL, NULL, ADMIN_TEXT},
 };
-static const struct admin_column tunnel_columns[] = {
-	{"NAME", "name", ADMIN_TEXT}, {"ADDRESSES", "addresses", ADMIN_TEXT}, {"STATE", "state", ADMIN_TEXT},
-	{NULL, NULL, ADMIN_TEXT},
-};
 static const struct admin_column history_columns[] = {
 	{"VERSION", "version", ADMIN_COUNT}, {"SUBMITTED", "time", ADMIN_TIME}, {"STATE", "state", ADMIN_TEXT},
 	{"SOURCE", "source", ADMIN_TEXT},    {"AUTHOR", "author", ADMIN_TEXT},  {"NAME", "name", ADMIN_TEXT},
@@ -87,7 +83,7 @@ static const struct admin_verb verbs[] = {
 	{"clusters", "list", 0, 1, "[CLUSTER]", "next hops and their health", "clusters", cluster_columns, NULL, NULL, false},
 	{"clusters", "drain", 2, 2, "CLUSTER ENDPOINT", "send nothing new there", NULL, nothing, NULL, NULL, false},
 	{"clusters", "undrain", 2, 2, "CLUSTER ENDPOINT", "use it again", NULL, nothing, NULL, NULL, false},
-	{"tunnels", "list", 0, 0, "", "TUN devices", "tunnels", tunnel_columns, NULL, NULL, false},
+	{"tunnels", "list", 0, 0, "", "TUN devices, and what enters and leaves the overlay there", NULL, nothing, NULL, admin_print_tunnels, false},
 	{"route", "explain", 1, 200, QUESTION, "where a request would go, and why", NULL, nothing, NULL, admin_print_decision, false},
 	{"policy", "explain", 1, 200, QUESTION, "which policies a request would meet, and why", NULL, nothing, NULL, admin_print_decision, false},
 	{"config", "check", 1, 1, "FILE|-", "would this document be taken?", NULL, nothing, NULL, admin_print_change, true},

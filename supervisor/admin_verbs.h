@@ -44,5 +44,6 @@ void admin_print_decision(const json_t *document);
 void admin_print_change(const json_t *document);
 void admin_print_document(const json_t *document);
 void admin_print_stats(const json_t *document);
+void admin_print_tunnels(const json_t *document);   /* admin_tunnels.c */
 
 #endif

@@ -85,7 +85,8 @@ void ask_workers(struct ask *a, const struct ipc_strs *args)
 		conclude(a);
 }
 
-static void add_piece(struct ask *a, const char *text, size_t length)
+/* front: it goes before what others said. */
+static void add_piece(struct ask *a, const char *text, size_t length, bool front)
 {
 	bool comma = a->length && length;
 	if (!length || (a->length && a->verb->route == ROUTE_ONE))
@@ -96,15 +97,20 @@ static void add_piece(struct ask *a, const char *text, size_t length)
 		return;
 	}
 	a->pieces = grown;
-	if (comma)
-		a->pieces[a->length++] = ',';
-	memcpy(a->pieces + a->length, text, length);
-	a->length += length;
+	if (comma && front) {
+		memmove(a->pieces + length + 1, a->pieces, a->length);
+		a->pieces[length] = ',';
+	} else if (comma) {
+		a->pieces[a->length] = ',';
+	}
+	memcpy(a->pieces + (front ? 0 : a->length + comma), text, length);
+	a->length += length + comma;
 	a->pieces[a->length] = '\0';
 }
 
-static void take_reply(struct ask *a, const struct ipc_admin_reply *m, int fd)
+static void take_reply(struct ask *a, enum ipc_role role, const struct ipc_admin_reply *m, int fd)
 {
+	bool front = a->verb->route == ROUTE_MERGED && role == a->verb->role;
 	const void *data = NULL;
 	size_t length = 0;
 	if (m->status || m->error)
@@ -113,13 +119,13 @@ static void take_reply(struct ask *a, const struct ipc_admin_reply *m, int fd)
 		a->answered++;
 	if (fd < 0) {
 		if (m->json)
-			add_piece(a, m->json, strlen(m->json));
+			add_piece(a, m->json, strlen(m->json), front);
 		return;
 	}
 	if (memfd_map(fd, PIECES_MAX, &data, &length))
 		lines_add(&a->errors, "the worker's answer could not be read");
 	else if (length && !memchr(data, '\0', length))
-		add_piece(a, data, length);
+		add_piece(a, data, length, front);
 	memfd_unmap(data, length);
 }
 
@@ -142,7 +148,7 @@ void control_worker_replied(struct control *control, struct child *child, const 
 			break;
 	if (!a || child->slot->child != child || !tick_off(a, child->slot))
 		return;
-	take_reply(a, m, fd);
+	take_reply(a, child->slot->role, m, fd);
 	if (m->more)
 		a->waiting[a->n_waiting++] = child->slot;
 	else if (!a->n_waiting)

@@ -58,7 +58,8 @@ enum route {
 	ROUTE_ROLE,     /* the worker of `role`: its document as it is */
 	ROUTE_LIST,     /* all workers of `role`: {"key": [all their objects]} */
 	ROUTE_ONE,      /* all workers of `role`: whichever knows it */
-	ROUTE_MERGED,   /* as ROUTE_LIST, also those of `also`; what they say of the same name becomes one object */
+	ROUTE_MERGED,   /* as ROUTE_LIST, also those of `also`; what they say of the same name becomes one object,
+	                 * where what `role` says comes first */
 };
 struct verb {
 	const char *name;

@@ -61,15 +61,15 @@ static void put_exclude(const struct config_tunnel *c, struct json *j)
 	json_end(j);
 }
 
-/* in: what programs sent into the device; out: what came out of the overlay. The device's own words are the other way round. */
+/* The kernel's: they outlast workers. read: by us, what programs sent; a piece that was not segmented counts as one packet.
+ * dropped: because no queue had room, or the device did not take it. */
 static void put_counters(const struct net_link *link, struct json *j)
 {
-	json_uint(j, "packets_in", link->out_packets);
-	json_uint(j, "bytes_in", link->out_bytes);
-	json_uint(j, "dropped_in", link->out_dropped);
-	json_uint(j, "packets_out", link->in_packets);
-	json_uint(j, "bytes_out", link->in_bytes);
-	json_uint(j, "dropped_out", link->in_dropped);
+	json_uint(j, "packets_read", link->out_packets);
+	json_uint(j, "bytes_read", link->out_bytes);
+	json_uint(j, "packets_written", link->in_packets);
+	json_uint(j, "bytes_written", link->in_bytes);
+	json_uint(j, "dropped", link->out_dropped + link->in_dropped);
 }
 
 void list_device(const struct plan *p, struct netlink *nl, const struct config_tunnel *c, const struct tun_device *d,
