@@ -61,7 +61,7 @@ say "$length s of H.264 at 25 frames per second in an MPEG transport stream, 7 p
 video=$work/video.ts
 ffmpeg -loglevel error -f lavfi -i "testsrc2=size=640x360:rate=25:duration=$length" -c:v libx264 -preset veryfast -b:v 2M \
 	-g 50 -bf 0 -f mpegts "$video" < /dev/null || fail "ffmpeg cannot encode"
-frames=$(ffprobe -v error -count_frames -select_streams v -show_entries stream=nb_read_frames -of csv=p=0 "$video" | tr -dc 0-9)
+frames=$(ffprobe -v error -count_frames -select_streams v -show_entries stream=nb_read_frames -of csv=p=0 "$video" | grep -m 1 -o '[0-9]*')
 watch() {   # watch NAME ADDRESS
 	in_space player ffmpeg -nostdin -loglevel verbose -analyzeduration 1M -i \
 		"udp://$2?timeout=4000000&fifo_size=100000&buffer_size=4000000" -map 0:v -fps_mode passthrough -f framecrc "$work/$1.frames" \
@@ -96,7 +96,7 @@ for way in direct overlay; do
 done
 echo
 say "Nothing was dropped on the way into the overlay either:"
-run "hermes-admin -s camera/run/admin.sock --json stats | tr ',{' '\n\n' | grep -i drop | head -n 5"
+run "hermes-admin -s camera/run/admin.sock stats | grep dropped_datagrams"
 [ "$(damaged direct)" -gt 0 ] || fail "the direct way shows no damage: is the path lossy at all?"
 [ "$(received overlay)" = "$frames" ] || fail "$(received overlay) of $frames frames came through the overlay"
 [ "$(damaged overlay)" = 0 ] || fail "the decoder complained about what came through the overlay"
