@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <arpa/inet.h>
 #include <cmocka.h>
 #include <event2/event.h>
 
@@ -36,6 +37,9 @@ static struct {
 	unsigned sent;
 	char sent_path[64], sent_user[64];
 	uint64_t sent_generation;
+	bool sent_inner;
+	unsigned sent_protocol, sent_port;
+	char sent_source[64], sent_destination[64];
 	struct asker askers[ASKERS];
 	unsigned n;
 } t;
@@ -55,6 +59,11 @@ int ipc_send(struct ipc_channel *channel, enum ipc_type type, const void *messag
 	t.sent_generation = q->generation;
 	snprintf(t.sent_path, sizeof(t.sent_path), "%s", q->path ? q->path : "");
 	snprintf(t.sent_user, sizeof(t.sent_user), "%s", q->user ? q->user : "");
+	t.sent_inner = q->inner;
+	t.sent_protocol = q->ip_protocol;
+	t.sent_port = q->ip_port;
+	snprintf(t.sent_source, sizeof(t.sent_source), "%s", q->ip_source ? q->ip_source : "");
+	snprintf(t.sent_destination, sizeof(t.sent_destination), "%s", q->ip_destination ? q->ip_destination : "");
 	return 0;
 }
 
@@ -107,7 +116,8 @@ static int setup(void **state)
 	                           .policy = (struct ipc_channel *)&t};
 	t.tunnel.self = stats_set(t.tunnel.stats, STATS_WORKER, "tunnel-3");
 	t.listener_config = (struct config_listener){.name = (char *)"l"};
-	t.listener = (struct listener){"l", &t.listener_config, stats_set(t.tunnel.stats, STATS_LISTENER, "l")};
+	t.listener = (struct listener){.name = "l", .config = &t.listener_config,
+	                               .stats = stats_set(t.tunnel.stats, STATS_LISTENER, "l")};
 	t.origin = (struct origin){.listener = &t.listener, .source_text = "127.0.0.1"};
 	t.request = head_new();
 	t.request->method = "GET";
@@ -309,6 +319,45 @@ static void long_questions_are_bounded_sooner(void **state)
 	assert_int_equal(ask_for("a", too_long)->decision->status, 431);
 }
 
+static struct asker *ask_packet(uint8_t protocol, const char *destination, uint16_t port)
+{
+	struct asker *a = &t.askers[t.n++];
+	struct ask_inner inner = {.protocol = protocol, .port = port};
+	t.request->path = "/";
+	assert_true(inet_pton(AF_INET6, "::ffff:10.0.0.1", &inner.source) && inet_pton(AF_INET6, destination, &inner.destination));
+	a->decision = ask_inner(t.ask, &t.origin, "alice", t.request, &inner, &a->query, done, a);
+	assert_true(!a->decision != !a->query);
+	return a;
+}
+
+static void packets_are_asked_about_apart(void **state)
+{
+	(void)state;
+	struct asker *tunnel = ask_for("alice", "/");
+	assert_false(t.sent_inner);
+	struct asker *packet = ask_packet(6, "::ffff:10.0.0.2", 80);
+	assert_true(t.sent_inner && t.sent_protocol == 6 && t.sent_port == 80);
+	assert_string_equal(t.sent_source, "10.0.0.1");
+	assert_string_equal(t.sent_destination, "10.0.0.2");
+	answer(t.last_id, 403, UINT32_MAX);
+	assert_true(packet->told == 1 && tunnel->told == 0);
+	assert_true(packet->decision->valid_until == UINT64_MAX);
+	assert_non_null(ask_packet(6, "::ffff:10.0.0.2", 80)->decision);
+	assert_int_equal(t.sent, 2);
+	ask_packet(17, "::ffff:10.0.0.2", 80);
+	ask_packet(6, "::ffff:10.0.0.2", 81);
+	ask_packet(6, "2001:db8::2", 80);
+	assert_int_equal(t.sent, 5);
+	assert_string_equal(t.sent_destination, "2001:db8::2");
+	answer(t.last_id, 0, 500);
+	assert_true(t.askers[t.n - 1].decision->valid_until == t.now + 500000);
+	uint64_t last = t.last_id;
+	ask_packet(132, "::ffff:10.0.0.9", 7);
+	t.sent_inner = false, t.sent_port = 0;
+	pass_time(1001);                        /* asked again with all that it was asked with */
+	assert_true(t.last_id != last && t.sent_inner);
+}
+
 /* Who is told may ask at once, and push the very entry out that is being told of. */
 static void asking_while_being_told(void **state)
 {
@@ -337,6 +386,7 @@ int main(void)
 		T(open_questions_are_bounded),
 		T(long_questions_are_bounded_sooner),
 		T(asking_while_being_told),
+		T(packets_are_asked_about_apart),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

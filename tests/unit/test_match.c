@@ -228,13 +228,72 @@ static void holds_for(void **state)
 	assert_true(match_holds_for(&m, 1774746000 - 10) == 10);
 }
 
+static struct config_prefix network(const char *text)
+{
+	struct config_prefix p;
+	const char *why;
+
+	assert_int_equal(config_prefix_parse(text, &p, &why), 0);
+	return p;
+}
+
+static void packets(void **state)
+{
+	struct config_prefix ten = network("10.0.0.0/8"), six = network("2001:db8::/32"), all6 = network("::/0");
+	struct { struct config_ip_match m; bool meets[4]; } table[] = {
+		/* tcp 10.0.0.1 > 10.0.0.2:80, udp the same to 53, icmp 10.0.0.1 > 192.0.2.1, tcp 2001:db8::1 > ::2 port 80 */
+		{ { .present = true }, { true, true, true, true } },
+		{ { .protocol = 6 }, { true, false, false, true } },
+		{ { .port_low = 80, .port_high = 80 }, { true, false, false, true } },
+		{ { .port_low = 1, .port_high = 65535 }, { true, true, false, true } },    /* ICMP has none */
+		{ { .port_low = 54, .port_high = 79 }, { false, false, false, false } },
+		{ { .destination = { &ten, 1 } }, { true, true, false, false } },
+		{ { .source = { &ten, 1 } }, { true, true, true, false } },
+		{ { .source = { &six, 1 } }, { false, false, false, true } },
+		{ { .source = { &all6, 1 } }, { false, false, false, true } },             /* no network of IPv4 */
+	};
+	struct match_input in[4] = { { .user = "alice", .authority = "video" }, { 0 }, { 0 }, { 0 } }, none = in[0];
+
+	(void)state;
+	in[1] = in[2] = in[3] = in[0];
+	assert_true(match_packet(&in[0].ip, true, 6, "10.0.0.1", "10.0.0.2", 80));
+	assert_true(match_packet(&in[1].ip, true, 17, "10.0.0.1", "10.0.0.2", 53));
+	assert_true(match_packet(&in[2].ip, true, 1, "10.0.0.1", "192.0.2.1", 0));
+	assert_true(match_packet(&in[3].ip, true, 6, "2001:db8::1", "2001:db8::2", 80));
+	for (size_t i = 0; i < COUNT(table); i++) {
+		struct config_match m = { .ip = table[i].m };
+		m.ip.present = true;
+		for (size_t k = 0; k < 4; k++)
+			if (meets(&m, &in[k]) != table[i].meets[k])
+				fail_msg("condition %zu, packet %zu", i, k);
+		assert_false(meets(&m, &none));         /* of the tunnel itself it never holds */
+		m.users = (struct config_strs)LIST("bob");
+		assert_false(meets(&m, &in[0]));        /* and everything else must hold as well */
+	}
+	struct config_match plain = { .users = LIST("alice") };
+	assert_true(meets(&plain, &in[0]) && meets(&plain, &none));
+}
+
+static void packets_of_questions(void **state)
+{
+	struct match_packet p;
+
+	(void)state;
+	assert_true(match_packet(&p, false, 999, NULL, NULL, 0) && !p.present);
+	assert_false(match_packet(&p, true, 6, NULL, "10.0.0.1", 80));
+	assert_false(match_packet(&p, true, 6, "10.0.0.1", "name", 80));
+	assert_false(match_packet(&p, true, 256, "10.0.0.1", "10.0.0.1", 80));
+	assert_false(match_packet(&p, true, 6, "10.0.0.1", "10.0.0.1", 65536));
+	assert_true(p.present);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(authorities), cmocka_unit_test(overlong_host_is_none), cmocka_unit_test(lists_and_methods),
 		cmocka_unit_test(everything_that_is_given_must_hold), cmocka_unit_test(paths), cmocka_unit_test(headers),
 		cmocka_unit_test(reasons_hide_secrets), cmocka_unit_test(sources), cmocka_unit_test(windows),
-		cmocka_unit_test(holds_for),
+		cmocka_unit_test(holds_for), cmocka_unit_test(packets), cmocka_unit_test(packets_of_questions),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

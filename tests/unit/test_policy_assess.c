@@ -183,6 +183,54 @@ static void too_many_headers_deny(void **state)
 	assert_int_equal(v.status, 403);
 }
 
+/* Policies with `ip:` anywhere are about packets, all others about what carries them. */
+static void packets(void **state)
+{
+	struct config_rule web[] = { { .allow = true, .match = { .ip = { .present = true, .protocol = 6, .port_low = 80,
+		.port_high = 80 } } } };
+	struct config_rule ping[] = { { .allow = false, .match = { .users = LIST1("bob") } }, { .allow = true } };
+	struct config_policy three[] = {
+		{ .name = "tunnel", .match = { .authorities = LIST1("*") } },                /* denies every tunnel */
+		{ .name = "web", .match = { .users = LIST1("alice") }, .rules = web, .n_rules = 1 },
+		{ .name = "icmp", .match = { .ip = { .present = true, .protocol = 1 } }, .rules = ping, .n_rules = 2 },
+	};
+	struct config c = { .policies = three, .n_policies = 3, .examines.ip = true };
+	struct match_input in = { .user = "alice", .authority = "10.0.0.0/8" };
+
+	(void)state;
+	trace_reset(&trace);
+	assert_int_equal(assess(&c, &in, NULL, &v, &trace), ASSESS_DONE);
+	assert_string_equal(v.detail, "policy tunnel: no rule allows (default deny)");
+	assert_int_equal(v.n_policies, 1);
+	three[0].default_allow = true;
+	trace_reset(&trace);
+	assess(&c, &in, NULL, &v, &trace);
+	assert_true(v.status == 0 && v.n_policies == 1);
+	assert_true(told("policy web: not asked: it governs packets inside tunnels"));
+	three[0].default_allow = false;
+	in.ip = (struct match_packet){ .present = true, .protocol = 6, .port = 80 };
+	trace_reset(&trace);
+	assess(&c, &in, NULL, &v, &trace);
+	assert_true(v.status == 0 && v.n_policies == 1);
+	assert_true(told("policy tunnel: not asked: it governs tunnels, not their packets"));
+	in.ip.port = 22;
+	assess(&c, &in, NULL, &v, NULL);
+	assert_string_equal(v.detail, "policy web: no rule allows (default deny)");
+	in.ip = (struct match_packet){ .present = true, .protocol = 1 };
+	assess(&c, &in, NULL, &v, NULL);
+	assert_int_equal(v.status, 403);        /* icmp would allow it: one deny is enough */
+	in.user = "carol";
+	assess(&c, &in, NULL, &v, NULL);
+	assert_true(v.status == 0 && v.n_policies == 1);
+	in.user = "bob";
+	assess(&c, &in, NULL, &v, NULL);
+	assert_string_equal(v.detail, "policy icmp: rule 1 denies");
+	in.ip.protocol = 17;
+	trace_reset(&trace);
+	assess(&c, &in, NULL, &v, &trace);
+	assert_true(v.status == 0 && v.n_policies == 0 && told("none governs this packet: allowed"));
+}
+
 static void trace_is_bounded(void **state)
 {
 	(void)state;
@@ -203,7 +251,7 @@ int main(void)
 		cmocka_unit_test(allowed_by_a_rule), cmocka_unit_test(denied_by_rule_and_by_default),
 		cmocka_unit_test(policies_do_not_see_each_others_headers), cmocka_unit_test(windows_bound_validity),
 		cmocka_unit_test(authorizer), cmocka_unit_test(authorizer_only_takes_away),
-		cmocka_unit_test(too_many_headers_deny), cmocka_unit_test(trace_is_bounded),
+		cmocka_unit_test(too_many_headers_deny), cmocka_unit_test(trace_is_bounded), cmocka_unit_test(packets),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

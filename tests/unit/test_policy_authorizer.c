@@ -120,8 +120,20 @@ static void input_is_json(void **state)
 	assert_memory_equal(request, "POST /v1/data HTTP/1.1\r\nHost: localhost\r\n", 41);
 	assert_non_null(strstr(request, text));
 	assert_null(opa_request("a:1", "/x HTTP/1.1\r\nEvil: 1", text, &length));
+	assert_null(json_object_get(input, "ip"));
 	json_decref(root);
 	free(request);
+	free(text);
+}
+
+static void input_names_the_packet(void **state)
+{
+	struct ipc_question q = { .user = "alice", .inner = true, .ip_protocol = 6, .ip_source = "10.0.0.1",
+		.ip_destination = "2001:db8::1", .ip_port = 80 };
+	char *text = opa_input(&q);
+
+	(void)state;
+	assert_non_null(strstr(text, "\"ip\":{\"protocol\":6,\"source\":\"10.0.0.1\",\"destination\":\"2001:db8::1\",\"port\":80}"));
 	free(text);
 }
 
@@ -408,7 +420,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(good_responses), cmocka_unit_test(bad_responses), cmocka_unit_test(endless_heads_end),
-		cmocka_unit_test(input_is_json), cmocka_unit_test(results), cmocka_unit_test(answers_are_kept_for_a_while),
+		cmocka_unit_test(input_is_json), cmocka_unit_test(input_names_the_packet),
+		cmocka_unit_test(results), cmocka_unit_test(answers_are_kept_for_a_while),
 		cmocka_unit_test_setup_teardown(one_connection_is_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_closed_idle_connection_costs_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(half_an_answer_is_none, setup, teardown),

@@ -177,6 +177,27 @@ static void denials_pass_through(void **state)
 	teardown(f);
 }
 
+/* A packet goes where its tunnel goes: no route is looked for, though one matches, and none is missed. */
+static void packets_need_no_route(void **state)
+{
+	struct fixture *f = setup();
+	struct ipc_assessed a = { .authority = "video", .user = "alice", .inner = true, .ip_protocol = 6, .valid_ms = 700 };
+
+	(void)state;
+	assert_int_equal(answer(&f->routing, 4, &a, &f->room, NULL, &f->d), 0);
+	assert_true(f->d.status == 0 && !f->d.route && !f->d.cluster && f->d.valid_ms == 700);
+	a.authority = "nowhere";
+	assert_int_equal(answer(&f->routing, 4, &a, &f->room, NULL, &f->d), 0);
+	assert_int_equal(f->d.status, 0);
+	a.inner = false;
+	assert_int_equal(answer(&f->routing, 4, &a, &f->room, NULL, &f->d), 0);
+	assert_int_equal(f->d.status, 404);
+	a.inner = true, a.status = 403;
+	assert_int_equal(answer(&f->routing, 4, &a, &f->room, NULL, &f->d), 0);
+	assert_int_equal(f->d.status, 403);
+	teardown(f);
+}
+
 /* --- generations -------------------------------------------------------------------------------------------------------- */
 
 static unsigned released;
@@ -223,7 +244,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(health_reaches_the_table), cmocka_unit_test(draining_survives_what_health_does_not),
 		cmocka_unit_test(listed), cmocka_unit_test(the_space_wins_over_routes), cmocka_unit_test(routes_else),
-		cmocka_unit_test(denials_pass_through), cmocka_unit_test(generations),
+		cmocka_unit_test(denials_pass_through), cmocka_unit_test(packets_need_no_route),
+		cmocka_unit_test(generations),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
