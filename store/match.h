@@ -52,7 +52,7 @@ int match_host(const char *authority, char host[MATCH_HOST_MAX], int *port);
 /* The address that a host from match_host() is, IPv4 as IPv4-mapped; false for names. Also reads a question's addresses. */
 bool match_address(const char *host, struct in6_addr *address);
 
-/* The packet of a question (its fields of those names). False: it says that it is about a packet, but what it says of it is none. */
+/* The packet of a question (its fields of those names). False: it says that it is about a packet, but what it says is none. */
 bool match_packet(struct match_packet *out, bool inner, uint32_t protocol, const char *source, const char *destination,
                   uint32_t port);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A virtio header and a packet, from a peer: what passes the check is cut without leaving its memory, the parts are packets with
- * right checksums, and together they are the whole. The first byte's lowest bit mends IPv4's checksum, so that it is no obstacle. */
+/* A virtio header and a packet, from a peer: what passes the check is cut without leaving its memory, the parts are packets
+ * with right checksums, and together they are the whole. The first byte's lowest bit mends IPv4's checksum, so that it is no
+ * obstacle. */
 #include "workers/tunnel/ip_packet.h"
 #include "workers/tunnel/ip_segment.h"
 

@@ -37,7 +37,7 @@ static struct {
 	struct decision at_once_decision;
 } t;
 
-/* --- what inner_flows.c needs of others --------------------------------------------------------------------------------- */
+/* --- what inner_flows.c needs of others --------------------------------------------------------------------------- */
 
 uint64_t now_us(void) { return t.now; }
 
@@ -106,7 +106,8 @@ static int setup(void **state)
 	(void)state;
 	memset(&t, 0, sizeof(t));
 	t.now = 50 * SECOND;
-	t.policy = (struct config_policy){ .name = "p", .match = { .ip = { .present = true, .port_low = 80, .port_high = 80 } } };
+	t.policy = (struct config_policy){ .name = "p",
+		.match = { .ip = { .present = true, .port_low = 80, .port_high = 80 } } };
 	t.config = (struct config){ .cache_entries = 65536, .policies = &t.policy, .n_policies = 1, .examines.ip = true };
 	t.generation = (struct generation){ .number = 3, .refs = 1, .config = &t.config };
 	t.tunnel = (struct tunnel){ .current = &t.generation, .ask = (struct ask *)&t };
@@ -127,7 +128,8 @@ static int teardown(void **state)
 	return 0;
 }
 
-static struct ip_packet packet(uint8_t protocol, const char *source, uint16_t from, const char *destination, uint16_t to)
+static struct ip_packet packet(uint8_t protocol, const char *source, uint16_t from, const char *destination,
+                               uint16_t to)
 {
 	struct ip_packet p = { .version = 4, .protocol = protocol, .first = true, .ports = true, .source_port = from,
 		.destination_port = to };
@@ -153,7 +155,7 @@ static enum inner_verdict check(const struct ip_packet *p)
 #define A "::ffff:10.0.0.1"
 #define B "::ffff:10.0.0.2"
 
-/* --- tests ---------------------------------------------------------------------------------------------------------------- */
+/* --- tests -------------------------------------------------------------------------------------------------------- */
 
 static void asked_once(void **state)
 {
@@ -194,7 +196,8 @@ static void nothing_examines_packets(void **state)
 /* What answers an allowed flow passes; who begins from the other end is asked about as such. */
 static void both_directions(void **state)
 {
-	struct ip_packet there = packet(6, A, 5000, B, 80), here = back(&there), begun = packet(6, B, 80, A, 5001), its = back(&begun);
+	struct ip_packet there = packet(6, A, 5000, B, 80), here = back(&there);
+	struct ip_packet begun = packet(6, B, 80, A, 5001), its = back(&begun);
 
 	(void)state;
 	assert_int_equal(check(&there), INNER_PENDING);
@@ -388,7 +391,7 @@ static void freed_when_told(void **state)
 	assert_int_equal(t.cancelled, 1);
 }
 
-/* --- fragments ------------------------------------------------------------------------------------------------------------ */
+/* --- fragments ---------------------------------------------------------------------------------------------------- */
 
 static struct ip_packet fragment(const struct ip_packet *of, uint32_t id, bool first)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Packets, good and bad. Those in hex, and the ICMP errors about them, were made with Python's struct and a checksum of its own. */
+/* Packets, good and bad. Those in hex, and the ICMP errors about them, were made with Python's struct and a checksum of
+ * its own. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -95,7 +96,7 @@ static void reason(const uint8_t *p, size_t n, const char *want)
 		fail_msg("%s, wanted %s", why ? why : "accepted", want);
 }
 
-/* --- what packets say ------------------------------------------------------------------------------------------------- */
+/* --- what packets say --------------------------------------------------------------------------------------------- */
 
 static void says_ipv4(void **state)
 {
@@ -149,7 +150,7 @@ static void says_icmp(void **state)
 	assert_false(ip_is_icmp_error(&ip) || ip.quoted.present);
 }
 
-/* --- what is refused --------------------------------------------------------------------------------------------------- */
+/* --- what is refused ---------------------------------------------------------------------------------------------- */
 
 static void bad_lengths(void **state)
 {
@@ -384,7 +385,7 @@ static void link_local(void **state)
 	}
 }
 
-/* --- ICMP errors --------------------------------------------------------------------------------------------------------- */
+/* --- ICMP errors -------------------------------------------------------------------------------------------------- */
 
 static struct in6_addr own4, own6;
 
@@ -508,7 +509,7 @@ static void errors_not_sent(void **state)
 	assert_true(error_about(out, IP_TOO_BIG, 1280, p, n) > 0);
 }
 
-/* --- small things ---------------------------------------------------------------------------------------------------------- */
+/* --- small things ------------------------------------------------------------------------------------------------- */
 
 static void checksums(void **state)
 {

@@ -16,8 +16,9 @@
 
 #define COUNT(a) (sizeof(a) / sizeof(*(a)))
 
-/* tcp4: 40 bytes to be cut at 16, with a timestamp option; FIN, PSH, ACK, ECE, CWR; sequence and id about to wrap. tcp6: 40 bytes
- * at 20. udp4: 40 bytes at 30. udp6: 40 bytes at 20, the first one's checksum comes to zero. plain: only its checksum is open. */
+/* tcp4: 40 bytes to be cut at 16, with a timestamp option; FIN, PSH, ACK, ECE, CWR; sequence and id about to wrap.
+ * tcp6: 40 bytes at 20. udp4: 40 bytes at 30. udp6: 40 bytes at 20, the first one's checksum comes to zero. plain: only its
+ * checksum is open. */
 static const char tcp4[] =
 	"4500005cffff400040064e60c0000201c63364079c400050fffffff00000000780d9ffffec8a00000101080a000000010000"
 	"0002000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f2021222324252627";
@@ -175,7 +176,7 @@ static void largest(void **state)
 	free(scratch);
 }
 
-/* --- what is refused ------------------------------------------------------------------------------------------------------ */
+/* --- what is refused ---------------------------------------------------------------------------------------------- */
 
 static void refuse(const char *hex, struct virtio_net_hdr header, size_t cut_by, const char *want)
 {

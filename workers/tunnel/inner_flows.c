@@ -61,7 +61,7 @@ struct inner_flows {
 	unsigned next_fragment;
 };
 
-/* --- the table ------------------------------------------------------------------------------------------------------- */
+/* --- the table ---------------------------------------------------------------------------------------------------- */
 
 static struct key key_of(const struct inner_flows *table, const struct ip_packet *p)
 {
@@ -159,7 +159,7 @@ static struct inner_flow *flow_add(struct inner_flows *table, const struct key *
 	return flow;
 }
 
-/* --- asking ---------------------------------------------------------------------------------------------------------- */
+/* --- asking ------------------------------------------------------------------------------------------------------- */
 
 static void use(struct inner_flow *flow, struct decision *decision)
 {
@@ -246,7 +246,7 @@ static enum inner_verdict check(struct inner_flows *table, const struct key *key
 	return verdict(flow, now);
 }
 
-/* --- fragments ------------------------------------------------------------------------------------------------------- */
+/* --- fragments ---------------------------------------------------------------------------------------------------- */
 
 static struct fragments *find_fragments(struct inner_flows *table, const struct ip_packet *p, uint64_t now)
 {
@@ -289,8 +289,8 @@ static bool by_port(struct inner_flows *table)
 	return table->by_port;
 }
 
-static enum inner_verdict check_fragment(struct inner_flows *table, const struct ip_packet *packet, const struct key *key,
-                                         uint64_t now)
+static enum inner_verdict check_fragment(struct inner_flows *table, const struct ip_packet *packet,
+                                         const struct key *key, uint64_t now)
 {
 	const struct fragments *f;
 
@@ -304,10 +304,11 @@ static enum inner_verdict check_fragment(struct inner_flows *table, const struct
 	return by_port(table) ? INNER_DENY : check(table, key, true, now);
 }
 
-/* --- the outside ------------------------------------------------------------------------------------------------------ */
+/* --- the outside -------------------------------------------------------------------------------------------------- */
 
 /* An error about a flow that may pass belongs to it, and goes to one of its ends. */
-static bool reports_on_flow(struct inner_flows *table, const struct ip_packet *packet, uint64_t now, enum inner_verdict *out)
+static bool reports_on_flow(struct inner_flows *table, const struct ip_packet *packet, uint64_t now,
+                            enum inner_verdict *out)
 {
 	const struct ip_quoted *q = &packet->quoted;
 	struct key key;

@@ -20,8 +20,8 @@
 enum inner_verdict { INNER_ALLOW, INNER_DENY, INNER_PENDING };
 
 struct inner_flows;
-/* origin (with its listener, as policies see it: the device's name, or the tunnel's own listener) must outlive the table; user and
- * request are copied. ready(arg): an answer came; those that were PENDING are to be tried again. It is never called inside
+/* origin (with its listener, as policies see it: the device's name, or the tunnel's own listener) must outlive the table; user
+ * and request are copied. ready(arg): an answer came; those that were PENDING are to be tried again. It is never called inside
  * inner_flows_check(), and may itself call that and inner_flows_free(). */
 struct inner_flows *inner_flows_new(struct tunnel *tunnel, const struct origin *origin, const char *user,
                                     const struct head *request, void (*ready)(void *arg), void *arg);

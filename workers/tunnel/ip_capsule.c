@@ -78,7 +78,7 @@ static int version_of(const struct in6_addr *address)
 	return IN6_IS_ADDR_V4MAPPED(address) ? 4 : 6;
 }
 
-/* --- addresses ----------------------------------------------------------------------------------------------------------- */
+/* --- addresses ---------------------------------------------------------------------------------------------------- */
 
 static bool host_bits_zero(const struct config_prefix *prefix)
 {
@@ -110,7 +110,8 @@ static void take_assigned(struct cursor *c, bool request, struct ip_assigned *ou
 		c->why = "address request without an id";
 }
 
-const char *ip_addresses_get(const uint8_t *value, size_t length, bool request, struct ip_assigned *out, unsigned max, unsigned *n)
+const char *ip_addresses_get(const uint8_t *value, size_t length, bool request, struct ip_assigned *out, unsigned max,
+                             unsigned *n)
 {
 	struct cursor c = { .at = value, .left = length };
 
@@ -147,7 +148,7 @@ size_t ip_addresses_put(uint8_t *out, const struct ip_assigned *v, unsigned n)
 	return (size_t)(p - out);
 }
 
-/* --- routes ---------------------------------------------------------------------------------------------------------------- */
+/* --- routes ------------------------------------------------------------------------------------------------------- */
 
 static int compare_addresses(const struct in6_addr *a, const struct in6_addr *b)
 {
@@ -293,5 +294,6 @@ bool ip_route_has(const struct ip_route *route, uint8_t protocol, const struct i
 		return false;
 	if (compare_addresses(address, &route->from) < 0 || compare_addresses(address, &route->to) > 0)
 		return false;
-	return !route->protocol || route->protocol == protocol || protocol == (version_of(address) == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
+	return !route->protocol || route->protocol == protocol ||
+	       protocol == (version_of(address) == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
 }

@@ -17,7 +17,7 @@ static void mapped(struct in6_addr *out, const uint8_t *v4)
 	memcpy(out->s6_addr + 12, v4, 4);
 }
 
-/* --- checksums ------------------------------------------------------------------------------------------------------- */
+/* --- checksums ---------------------------------------------------------------------------------------------------- */
 
 /* The sum of 16-bit words, as they lie in memory (RFC 1071 2 (B): byte order does not matter to the sum itself), not folded. */
 static uint64_t sum_of(const uint8_t *data, size_t length, uint64_t sum)
@@ -76,7 +76,7 @@ uint16_t ip_upper_checksum(const struct ip_packet *ip, const uint8_t *upper, siz
 	return finish(sum_of(upper, length, sum));
 }
 
-/* --- parsing --------------------------------------------------------------------------------------------------------- */
+/* --- parsing ------------------------------------------------------------------------------------------------------ */
 
 /* data: the packet's own bytes only. quoted: they may end early. */
 struct parse { const uint8_t *data; size_t length; bool quoted; };
@@ -355,7 +355,7 @@ const char *ip_parse(const uint8_t *data, size_t length, struct ip_packet *out)
 	return why;
 }
 
-/* --- what is asked about packets --------------------------------------------------------------------------------------- */
+/* --- what is asked about packets ---------------------------------------------------------------------------------- */
 
 bool ip_is_icmp_error(const struct ip_packet *ip)
 {

@@ -45,7 +45,8 @@ struct ip_packet {
  * whole header, no other may reach back into it, and in fragments nothing stands between fragment header and upper layer, so
  * that no later fragment can change what was judged. Returns NULL, or the reason to drop it ("truncated", "bad length", "bad
  * version", "bad checksum", "bad options", "source route", "routing header", "home address", "mapped address",
- * "extension header", "bad fragment", "tiny fragment"; static, usable as a counter's label). Bytes past the packet's own length are ignored. */
+ * "extension header", "bad fragment", "tiny fragment"; static, usable as a counter's label). Bytes past the packet's own
+ * length are ignored. */
 const char *ip_parse(const uint8_t *data, size_t length, struct ip_packet *out);
 /* ICMP messages that report about another packet (types below 128 of ICMPv6 and redirects; unreachable, quench, redirect,
  * exceeded, parameter problem). */
@@ -64,8 +65,8 @@ enum ip_icmp { IP_TIME_EXCEEDED, IP_TOO_BIG, IP_NO_ROUTE, IP_PROHIBITED, IP_ADDR
 size_t ip_icmp_error(uint8_t *out, enum ip_icmp kind, uint32_t mtu, const uint8_t *packet, size_t length,
                      const struct ip_packet *ip, const struct in6_addr *own);
 
-/* Internet checksum (RFC 1071) of data, folded: what stands in a header, in host order; 0 over data that holds its right checksum.
- * And of an upper layer with its pseudo header (ICMP has none). */
+/* Internet checksum (RFC 1071) of data, folded: what stands in a header, in host order; 0 over data that holds its right
+ * checksum. And of an upper layer with its pseudo header (ICMP has none). */
 uint16_t ip_checksum(const uint8_t *data, size_t length);
 uint16_t ip_upper_checksum(const struct ip_packet *ip, const uint8_t *upper, size_t length);
 
