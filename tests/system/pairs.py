@@ -140,10 +140,11 @@ class H1Client(H1):
         self.method, self.protocol = method, protocol
         fields = [("Host", authority), *headers]
         if protocol:
-            self.key = base64.b64encode(os.urandom(16)).decode()
-            fields += [("Upgrade", protocol), ("Connection", "Upgrade"), ("Sec-WebSocket-Key", self.key),
-                       ("Sec-WebSocket-Version", "13")]
+            fields += [("Upgrade", protocol), ("Connection", "Upgrade")]
             method = "GET"
+        if protocol == "websocket":
+            self.key = base64.b64encode(os.urandom(16)).decode()
+            fields += [("Sec-WebSocket-Key", self.key), ("Sec-WebSocket-Version", "13")]
         if body is not None:
             fields.append(("Transfer-Encoding", "chunked") if body == "stream" else ("Content-Length", body))
         if any(n == "te" for n, _ in headers):
@@ -172,8 +173,10 @@ class H1Client(H1):
             if informational:
                 return self
         if self.status == 101:
-            assert self.protocol and self.get("sec-websocket-accept") == accept_key(self.key), self.headers
-            assert self.get("upgrade").lower() == self.protocol
+            assert self.protocol and self.get("upgrade").lower() == self.protocol, self.headers
+            assert self.get("connection").lower() == "upgrade", self.headers
+            if self.protocol == "websocket":
+                assert self.get("sec-websocket-accept") == accept_key(self.key), self.headers
             self.status, self.framing = 200, "tunnel"
         elif self.method == "CONNECT" and not self.protocol and self.status < 300:
             assert not self.get("content-length") and not self.get("transfer-encoding")
@@ -201,7 +204,8 @@ class H1Exchange(H1):
             assert target == self.authority
         elif upgrade:
             self.method, self.protocol, self.key = "CONNECT", upgrade, self.get("sec-websocket-key")
-            assert "upgrade" in self.get("connection").lower() and self.get("sec-websocket-version") == "13"
+            assert "upgrade" in self.get("connection").lower()
+            assert upgrade != "websocket" or self.get("sec-websocket-version") == "13"
         self._frame(False, "none")
 
     def info(self, status, headers=()):
@@ -213,8 +217,9 @@ class H1Exchange(H1):
         if self.method == "CONNECT" and status == 200:
             if self.protocol:
                 status = 101
-                fields += [("Upgrade", self.protocol), ("Connection", "Upgrade"),
-                           ("Sec-WebSocket-Accept", accept_key(self.key))]
+                fields += [("Upgrade", self.protocol), ("Connection", "Upgrade")]
+                if self.protocol == "websocket":
+                    fields.append(("Sec-WebSocket-Accept", accept_key(self.key)))
             self.out = self.framing = "tunnel"
             self.done = False
         else:
@@ -392,7 +397,8 @@ class H2Client(Stream2):
             fields.append((":protocol", protocol))
             while not connection.h2.remote_settings.enable_connect_protocol:
                 connection.pump()
-            headers = [*headers, ("sec-websocket-version", "13")]
+            if protocol == "websocket":
+                headers = [*headers, ("sec-websocket-version", "13")]
         if isinstance(body, int):
             headers = [*headers, ("content-length", str(body))]
         end = body is None and method != "CONNECT"
