@@ -67,7 +67,12 @@ $(BUILD)/tests/test_%: $(BUILD)/obj/tests/unit/test_%.o $(BUILD)/lib/hermesd.a $
 	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LDLIBS) -lcmocka
 $(BUILD)/tests/fake_worker: $(BUILD)/obj/tests/unit/fake_worker.o $(BUILD)/lib/store.a $(BUILD)/lib/ipc.a
 	$(LINK)
-unit-tests: $(UNIT_TESTS) $(BUILD)/tests/fake_worker
+unit-tests: $(UNIT_TESTS) $(BUILD)/tests/fake_worker netlab
+
+# --- the link emulator of tests/netlab
+$(BUILD)/tests/netlab/linkem: $(call objects,tests/netlab)
+	$(LINK)
+netlab: $(BUILD)/tests/netlab/linkem
 
 # --- fuzz targets: tests/fuzz/fuzz_THING.c (libFuzzer); seeds in tests/fuzz/corpus/THING/
 FUZZ_TARGETS = $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -141,5 +146,5 @@ help:
 clean:
 	rm -rf build
 
-.PHONY: all clean unit-tests fuzz fuzz-targets help deps check demo demo-udp demo-ip bench bench-programs install
+.PHONY: all clean unit-tests netlab fuzz fuzz-targets help deps check demo demo-udp demo-ip bench bench-programs install
 .SECONDARY:

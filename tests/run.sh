@@ -123,7 +123,7 @@ collect() {
 
 system() {
 	local shards=1 i
-	build SAN=1 all
+	build SAN=1 all netlab
 	[ "$(nproc)" = 1 ] || [ "$(id -u)" != 0 ] || shards=2
 	echo "== system tests, in $shards parts"
 	rm -f $out/system*
@@ -136,7 +136,7 @@ system() {
 # LeakSanitizer needs ptrace, which the sandbox refuses: the main job once more without it.
 leaks() {
 	echo "== the main job without sandboxes, for leaks"
-	build SAN=1 all
+	build SAN=1 all netlab
 	rm -f $out/leaks*
 	HERMES_SANDBOX=off pytests leaks tests/system/test_main_job.py tests/system/test_http2_clients.py
 	collect leaks
