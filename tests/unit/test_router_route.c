@@ -245,12 +245,27 @@ static void longest_prefix(void **state)
 	assert_string_equal(where("alice", "0x0a000001"), "");
 }
 
+/* What an IP tunnel asks for lies in it as a whole. */
+static void prefixes_as_targets(void **state)
+{
+	(void)state;
+	assert_string_equal(where("alice", "10.0.0.1/32"), "one");
+	assert_string_equal(where("alice", "10.0.0.0/24"), "eight");
+	assert_string_equal(where("alice", "10.128.0.0/9"), "nine");
+	assert_string_equal(where("alice", "10.0.0.0/7"), "");
+	assert_string_equal(where("alice", "2001:db8:1::/48"), "six");
+	assert_string_equal(where("alice", "2000::/3"), "");
+	assert_string_equal(where("alice", "10.0.0.1/33"), "");
+	assert_string_equal(where("alice", "*"), "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(first_of_the_document_wins), cmocka_unit_test(added_headers_steer),
 		cmocka_unit_test(windows_bound_validity), cmocka_unit_test(index_agrees_with_the_document),
 		cmocka_unit_test(many_lists), cmocka_unit_test(spaces_by_user), cmocka_unit_test(longest_prefix),
+		cmocka_unit_test(prefixes_as_targets),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

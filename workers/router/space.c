@@ -197,16 +197,26 @@ static const struct config_space_entry *find_name(const struct space_index *inde
 	return e ? e->entry : NULL;
 }
 
-static const struct config_space_entry *find_prefix(const struct space_index *index, uint32_t space, const char *host)
+/* The whole of an address or, for an IP tunnel, of the prefix that it asks for ("10.0.0.0/8", "2001:db8::/32") lies in it. */
+static const struct config_space_entry *find_prefix(const struct space_index *index, uint32_t space, const char *authority,
+                                                    const char *host)
 {
 	const struct lengths *lengths = &index->lengths[space];
-	struct in6_addr address;
+	struct config_prefix target = {.bits = 128};
+	const char *why;
 	struct entry *e;
 
-	if (!lengths->n || !match_address(host, &address))
+	if (!lengths->n)
 		return NULL;
+	if (config_prefix_parse(authority, &target, &why) != 0) {
+		target.bits = 128;
+		if (!host || !match_address(host, &target.address))
+			return NULL;
+	}
 	for (unsigned i = 0; i < lengths->n; i++) {
-		struct prefix_key k = prefix_key(space, &address, lengths->v[i]);
+		if (lengths->v[i] > target.bits)
+			continue;
+		struct prefix_key k = prefix_key(space, &target.address, lengths->v[i]);
 		HASH_FIND(hh, index->prefixes, &k, sizeof(k), e);
 		if (e)
 			return e->entry;
@@ -232,8 +242,8 @@ const struct config_space_entry *space_find(const struct space_index *index, con
 	length = authority ? match_host(authority, host, &port) : -1;
 	if (length > 0)
 		entry = find_name(index, number, host, (size_t)length);
-	if (!entry && length > 0)
-		entry = find_prefix(index, number, host);
+	if (!entry && authority)
+		entry = find_prefix(index, number, authority, length > 0 ? host : NULL);
 	if (entry)
 		trace_add(trace, "address space %s of user %s names %s as %s: cluster %s", (*space)->name,
 		          user ? user : "none", authority, entry->key, entry->cluster);
