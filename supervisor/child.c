@@ -4,6 +4,7 @@
 #include "supervisor/clock.h"
 #include "supervisor/control.h"
 #include "supervisor/dial.h"
+#include "supervisor/links.h"
 #include "supervisor/explain.h"
 #include "supervisor/pool.h"
 #include "supervisor/supervisor.h"
@@ -81,6 +82,7 @@ static void on_message(struct ipc_channel *channel, enum ipc_type type, const un
 	case IPC_MSG_CONFIG_PREPARED: on_prepared(c, &m->config_prepared); break;
 	case IPC_MSG_CONFIG_COMPILED: change_compiled(s->change, c, &m->config_compiled, fd); break;
 	case IPC_MSG_CONFIG_STORED: change_stored(s->change, c, &m->config_stored); break;
+	case IPC_MSG_LINK_WANTED: links_wanted(c, &m->link_wanted); break;
 	case IPC_MSG_DIAL: dial(s->dialer, c, &m->dial); break;
 	case IPC_MSG_TUN_QUEUE: tun_queues_take(s->tun_queues, c, &m->tun_queue, fd); break;
 	case IPC_MSG_TUN_ADDRESSES: tun_queues_addresses(s->tun_queues, c, &m->tun_addresses); break;

@@ -14,6 +14,7 @@
 #include "tests/unit/flow_world.h"
 #pragma GCC diagnostic pop
 #include "workers/tunnel/capsule.h"
+#include "workers/tunnel/flow_park.h"
 #include "workers/tunnel/flow_resume.h"
 #include "workers/tunnel/masque.h"
 

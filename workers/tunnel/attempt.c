@@ -6,7 +6,9 @@
 
 #include "workers/tunnel/conn.h"
 #include "workers/tunnel/guard.h"
+#include "workers/tunnel/leg_ip.h"
 #include "workers/tunnel/masque.h"
+#include "workers/tunnel/worker_link.h"
 
 #define SPARES_MAX 256
 #define CONNECT_TIMEOUT 5000
@@ -24,6 +26,7 @@ struct attempt {
 	bool timed;                   /* timer was set up */
 	bool started;                 /* on the list of the waiting */
 	bool *ended;                  /* set when it ends; NULL: nobody looks */
+	struct worker_link_wait *inner;  /* while another worker of this node is asked */
 };
 
 /* --- life -------------------------------------------------------------------------------------------------------- */
@@ -44,6 +47,7 @@ static struct attempt *attempt_new(struct clusters *all)
 	a->cluster = NULL;
 	a->timed = a->started = false;
 	a->ended = NULL;
+	a->inner = NULL;
 	return a;
 }
 
@@ -74,6 +78,8 @@ void attempt_cancel(struct attempt *a)
 	if (!a)
 		return;
 	pool_leave(&a->waiter);
+	if (a->inner)
+		worker_link_cancel(a->inner);
 	attempt_free(a);
 }
 
@@ -224,13 +230,55 @@ static void set_timer(struct attempt *a)
 	event_add(&a->timer, &limit);
 }
 
+static void on_inner_opened(void *arg, struct leg *leg)
+{
+	struct attempt *a = arg;
+	a->inner = NULL;
+	on_opened(&a->waiter, leg, "", true);
+}
+
+static void on_inner_failed(void *arg, enum flow_error error, const char *detail)
+{
+	struct attempt *a = arg;
+	a->inner = NULL;
+	attempt_failed(a, error, detail);
+}
+
+/* Another worker of this node has the device, or the tunnel that is to go on. */
+static bool inner(struct attempt *a)
+{
+	struct flow *flow = a->request.flow;
+	unsigned index;
+	if (!worker_link_owner(flow, a->cluster->config, &index))
+		return false;
+	a->inner = worker_link_open(a->all->tunnel->links, index, a->request.cluster, flow, on_inner_opened, on_inner_failed, a);
+	return true;
+}
+
+/* IP packets leave by a device of this worker. */
+static void exit_by_device(struct attempt *a)
+{
+	enum flow_error error = FLOW_NO_ENDPOINT;
+	const char *detail = "the device is not there";
+	struct leg *leg = ip_exit_new(a->all->tunnel, a->cluster->config, a->request.flow, &error, &detail);
+	if (leg)
+		on_opened(&a->waiter, leg, "", false);
+	else
+		attempt_failed(a, error, detail);
+}
+
 static void attempt_start(struct attempt *a)
 {
+	const struct head *head = flow_request(a->request.flow);
 	enum pool_kind kind;
 	a->cluster = cluster_find(a->all, a->request.cluster);
 	if (!a->cluster)
 		return attempt_failed(a, FLOW_NO_ENDPOINT, "the configuration has no such cluster");
 	cluster_ref(a->cluster);
+	if (inner(a))
+		return;
+	if (a->cluster->config->carry == CONFIG_CARRY_IP && head && masque_is(head))
+		return exit_by_device(a);
 	const char *why = kind_of(a->cluster->config, &a->request, &kind);
 	if (why)
 		return attempt_failed(a, FLOW_NO_ENDPOINT, why);
@@ -312,6 +360,8 @@ static void fail_all(struct attempt_list *list)
 	while ((a = TAILQ_FIRST(list))) {
 		a->name = "";
 		pool_leave(&a->waiter);
+		if (a->inner)
+			worker_link_cancel(a->inner);
 		attempt_failed(a, FLOW_INTERNAL, "the worker ends");
 	}
 }

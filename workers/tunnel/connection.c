@@ -269,7 +269,7 @@ void connection_accept(struct bound *b, int fd, const struct sockaddr_storage *s
 	if (!c)
 		abort();
 	*c = (struct connection){.bound = b, .source = *source, .fd = fd, .next = all};
-	c->origin = (struct origin){.listener = &b->base, .source = &c->source, .carry = "tcp"};
+	c->origin = (struct origin){.listener = &b->base, .source = &c->source, .carry = "tcp", .hold = bound_hold};
 	source_text(&c->source, c->origin.source_text, sizeof(c->origin.source_text), &c->origin.source_port);
 	if (all)
 		all->prev = c;

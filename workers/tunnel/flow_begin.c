@@ -7,6 +7,7 @@
 #include "workers/tunnel/flow_internal.h"
 #include "workers/tunnel/flow_redecide.h"
 #include "workers/tunnel/generation.h"
+#include "workers/tunnel/worker_link.h"
 
 #define BACKOFF_US 25000u         /* before the first retry; doubles, with jitter */
 #define FREE_RETRIES 2u           /* of what is safe to try again without being asked: a pooled connection that had just died */
@@ -91,8 +92,25 @@ static bool prove(struct flow *flow, const char *credentials)
 	return flow->auth != NULL;
 }
 
+/* Another worker of this node asks, which has decided: here it is only carried out. */
+static void begin_inner(struct flow *flow)
+{
+	char *user = NULL;
+	flow->decision = worker_link_decision(flow->tunnel->links, flow->origin, flow->request, &flow->own, &user);
+	if (!flow->decision)
+		return flow_answer(flow, 400, FLOW_REQUEST, "another worker does not say who asks");
+	flow->origin = own_origin_get(flow->own);
+	flow->user = user;
+	flow->asked = flow->decided = now_us();
+	flow->asked_under = flow->decided_under = flow->tunnel->current->number;
+	if (!flow_join(flow))
+		flow_attempt(flow);
+}
+
 void flow_begin(struct flow *flow)
 {
+	if (flow->origin->inner)
+		return begin_inner(flow);
 	const struct config *config = flow->generation->config;
 	const struct config_listener *listener = flow->origin->listener->config;
 	const struct config_peer *rule = flow->origin->peer_rule;

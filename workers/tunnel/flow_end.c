@@ -83,7 +83,7 @@ void flow_end(struct flow *flow, enum flow_error in, enum flow_error out)
 	flow_set_state(flow, FLOW_STATE_ENDED);
 	release_questions(flow);
 	count_end(flow, now);
-	if (flow->generation->config->telemetry.n_access_log > 0)
+	if (flow->generation->config->telemetry.n_access_log > 0 && !flow->origin->inner)
 		write_record(flow, "end", now);
 	struct leg *in_leg = flow->in, *out_leg = flow->out;
 	flow->in = flow->out = NULL;

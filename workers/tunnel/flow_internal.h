@@ -12,6 +12,7 @@
 #include "workers/tunnel/cluster.h"
 #include "workers/tunnel/flow.h"
 #include "workers/tunnel/listener.h"
+#include "workers/tunnel/own_origin.h"
 #include "workers/tunnel/tunnel_header.h"
 
 /* PARKED: far end of a tunnel whose client end is away. RESUMING: client end that seeks another way. */
@@ -118,13 +119,6 @@ bool going_end(struct flow *flow);
 void going_free(struct going *going);
 /* The request goes on with a tunnel that lives here: its in leg is that one's now, and the flow is over. */
 bool flow_join(struct flow *flow);
-/* A worker that is to stop waits for nobody. */
-void flows_end_parked(struct tunnel *tunnel);
-/* A copy that outlives the connection; NULL: the listener cannot be kept. */
-struct own_origin *own_origin_new(const struct origin *origin);
-void own_origin_free(struct own_origin *own);
-const struct origin *own_origin_get(const struct own_origin *own);
-
 /* flow_move.c: the client end. */
 /* The way out broke: true, another one is sought. */
 bool way_broken(struct flow *flow, const char *why);

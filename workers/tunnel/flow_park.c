@@ -1,59 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The far end of a tunnel: it waits while its client end is away, and joins the stream that names it to what lives on. */
 #include <openssl/rand.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "ipc/log.h"
 #include "workers/tunnel/fields.h"
+#include "workers/tunnel/flow_park.h"
 #include "workers/tunnel/flow_resume.h"
 #include "workers/tunnel/masque.h"
 
 #define PARKED_MAX 4096u              /* per worker: each holds a socket or an address */
-
-struct own_origin {
-	struct origin origin;
-	struct sockaddr_storage source;
-	char *peer, *user;
-};
-
-/* --- who came ---------------------------------------------------------------------------------------------------------- */
-
-struct own_origin *own_origin_new(const struct origin *from)
-{
-	if (!from->hold && !from->inner)
-		return NULL;
-	struct own_origin *own = calloc(1, sizeof(*own));
-	if (!own)
-		abort();
-	own->origin = *from;
-	if (from->source)
-		own->source = *from->source;
-	own->peer = from->peer ? strdup(from->peer) : NULL;
-	own->user = from->proven_user ? strdup(from->proven_user) : NULL;
-	own->origin.source = &own->source;
-	own->origin.peer = own->peer;
-	own->origin.proven_user = own->user;
-	own->origin.peer_rule = NULL;      /* goes with its configuration; who comes back is judged anew */
-	if (from->hold)
-		from->hold(from->listener, 1);
-	return own;
-}
-
-void own_origin_free(struct own_origin *own)
-{
-	if (!own)
-		return;
-	if (own->origin.hold)
-		own->origin.hold(own->origin.listener, -1);
-	free(own->peer), free(own->user);
-	free(own);
-}
-
-const struct origin *own_origin_get(const struct own_origin *own)
-{
-	return &own->origin;
-}
 
 /* --- parked ------------------------------------------------------------------------------------------------------------ */
 
@@ -122,6 +78,7 @@ static bool may_join(const struct flow *flow, const struct flow *joiner, const s
 static void take_over(struct flow *flow, struct flow *joiner)
 {
 	struct decision *decision = joiner->decision;
+	bool inner = flow->origin->inner;
 	stats_add(flow->origin->listener->stats, STATS_LISTENER_FLOWS_OPEN, -1);
 	own_origin_free(flow->own);
 	flow->own = joiner->own;
@@ -130,8 +87,8 @@ static void take_over(struct flow *flow, struct flow *joiner)
 	flow->in->flow = flow;
 	joiner->own = NULL;
 	joiner->in = NULL;
-	if (!decision->cluster_stats || !flow->decision->cluster_stats)
-		return;                    /* one of the two came by another worker, which counts */
+	if (flow->origin->inner || inner)
+		return;                    /* another worker decided one of the two */
 	joiner->decision = flow->decision;
 	flow->decision = decision;
 	struct generation *generation = flow->generation;

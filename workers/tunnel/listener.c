@@ -63,6 +63,15 @@ void bound_unref(struct bound *b)
 	bound_release(b);
 }
 
+void bound_hold(struct listener *listener, int change)
+{
+	struct bound *b = (struct bound *)listener;
+	if (change > 0)
+		b->refs++;
+	else
+		bound_unref(b);
+}
+
 static void close_fd(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd, (void)what;

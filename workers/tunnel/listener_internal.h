@@ -22,6 +22,8 @@ struct bound {
 /* That its listening socket has. */
 uint16_t bound_port(const struct bound *bound);
 void bound_unref(struct bound *bound);
+/* origin.hold of what came in by a bound listener. */
+void bound_hold(struct listener *listener, int change);
 void bound_resume(evutil_socket_t fd, short what, void *arg);
 
 #endif

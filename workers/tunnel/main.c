@@ -16,6 +16,7 @@
 #include "workers/tunnel/device.h"
 #include "workers/tunnel/files.h"
 #include "workers/tunnel/flow_json.h"
+#include "workers/tunnel/flow_park.h"
 #include "workers/tunnel/flow_redecide.h"
 #include "workers/tunnel/generation.h"
 #include "workers/tunnel/listener.h"
@@ -278,6 +279,8 @@ static void stop(void *arg, unsigned drain_ms)
 	s->drain_until = now_us() + (uint64_t)drain_ms * 1000;
 	listeners_drain(s->tunnel.listeners);
 	devices_drain(s->tunnel.devices);
+	worker_links_drain(s->tunnel.links);
+	flows_end_parked(&s->tunnel);
 	struct timeval check = {.tv_usec = DRAIN_CHECK_MS * 1000};
 	event_add(s->drain, &check);
 }

@@ -5,6 +5,8 @@
 #ifndef HERMES_TUNNEL_WORKER_LINK_H
 #define HERMES_TUNNEL_WORKER_LINK_H
 
+#include "workers/tunnel/ask.h"
+#include "workers/tunnel/own_origin.h"
 #include "workers/tunnel/flow.h"
 #include "workers/tunnel/tunnel.h"
 
@@ -13,13 +15,23 @@ struct worker_links *worker_links_new(struct tunnel *tunnel);
 void worker_links_free(struct worker_links *links);
 /* From the supervisor; owns fd. client: we open streams on it. */
 void worker_links_take(struct worker_links *links, unsigned index, bool client, int fd);
+/* The worker is to stop: nothing new comes by links; who needs one asks for one to the next worker. */
+void worker_links_drain(struct worker_links *links);
+
+/* Whether the flow's way out by cluster ends at another worker: whose device it is, or who holds the tunnel that it names. */
+bool worker_link_owner(const struct flow *flow, const struct config_cluster *cluster, unsigned *index);
 
 /* Opens the flow's way out through the worker `index`, which does what cluster (a name) says; the request's headers tell it who
- * asks. Ends, never inside this call, in flow_opened() or flow_open_failed(). cancel: no up-call any more. */
+ * asks. Ends, never inside this call, in opened() or failed(). cancel: no up-call any more. */
 struct worker_link_wait;
 struct worker_link_wait *worker_link_open(struct worker_links *links, unsigned index, const char *cluster, struct flow *flow,
                                           void (*opened)(void *arg, struct leg *leg),
                                           void (*failed)(void *arg, enum flow_error error, const char *detail), void *arg);
 void worker_link_cancel(struct worker_link_wait *wait);
+
+/* At the owner: a request that came by a link (origin->inner). Takes off the fields that tell who asks and what was decided;
+ * *origin and *user (malloc'd) are the caller's. NULL: it does not say. */
+struct decision *worker_link_decision(struct worker_links *links, const struct origin *link, struct head *request,
+                                      struct own_origin **origin, char **user);
 
 #endif
