@@ -338,7 +338,8 @@ static void leave(struct udp_flow *f)
 	if (f->is_leaving || !f->socket)
 		return;
 	f->is_leaving = true;
-	TAILQ_INSERT_TAIL(&f->socket->leaving, udp_flow_ref(f), leaving_link);
+	udp_flow_ref(f);
+	TAILQ_INSERT_TAIL(&f->socket->leaving, f, leaving_link);
 	event_active(f->socket->turn, EV_TIMEOUT, 0);
 }
 
