@@ -8,7 +8,7 @@ struct spawner {
 	const struct privileges *privileges;
 	const char *state_dir;     /* told to config-sync only */
 	char libexec[4096];        /* folder of hermes-ROLE */
-	unsigned net_slot;         /* told to tun-bridge only: ipc/net.h */
+	unsigned net_slot;         /* told to tun-bridge only: ipc/net.h; NET_SLOTS: none */
 	int journal_fd;            /* passed on as descriptor 4; -1: none */
 };
 

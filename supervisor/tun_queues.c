@@ -49,8 +49,8 @@ static int claim_slot(unsigned *slot)
 		if (bind(fd, (struct sockaddr *)&address, length) == 0)
 			return fd;
 	}
-	log_warn("no slot", "slots=%u effect=%s", NET_SLOTS, log_value("shares the first one's routing tables"));
-	*slot = 0;
+	log_warn("no slot", "slots=%u effect=%s", NET_SLOTS, log_value("no TUN devices, source NAT and transparent capture"));
+	*slot = NET_SLOTS;
 	if (fd >= 0)
 		close(fd);
 	return -1;
@@ -62,6 +62,7 @@ struct tun_queues *tun_queues_new(struct supervisor *s)
 	if (!q)
 		return NULL;
 	q->supervisor = s;
+	s->spawner.net_slot = NET_SLOTS;
 	q->slot = s->privileges.root ? claim_slot(&s->spawner.net_slot) : -1;
 	return q;
 }

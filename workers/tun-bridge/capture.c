@@ -82,7 +82,9 @@ static void put_match(const struct config_capture *c, int family, bool udp, FILE
 	put_prefixes(&c->destinations, family, "", out);
 	put_prefixes(&c->exclude, family, "!= ", out);
 	fprintf(out, "meta l4proto %d ", udp ? IPPROTO_UDP : IPPROTO_TCP);
-	if (c->port_low)
+	if (c->port_low && c->port_low == c->port_high)
+		fprintf(out, "%s dport %u ", udp ? "udp" : "tcp", c->port_low);
+	else if (c->port_low)
 		fprintf(out, "%s dport %u-%u ", udp ? "udp" : "tcp", c->port_low, c->port_high);
 }
 

@@ -232,8 +232,8 @@ static void take_address(struct nlmsghdr *header, void *arg)
 		return;
 	struct nlattr *address = attrs[IFA_LOCAL] ? attrs[IFA_LOCAL] : attrs[IFA_ADDRESS];
 	bool known = info->ifa_family == AF_INET || info->ifa_family == AF_INET6;
-	/* a kernel before 5.18 does not say whose: nobody else's then */
-	bool ours = !attrs[IFA_PROTO] || nla_get_u8(attrs[IFA_PROTO]) == NETLINK_OURS;
+	/* an administrator's own stay; so does all where the kernel does not say whose (before 5.18) */
+	bool ours = attrs[IFA_PROTO] && nla_get_u8(attrs[IFA_PROTO]) == NETLINK_OURS;
 	if (info->ifa_index != d->device || !known || !ours || !address || info->ifa_scope == RT_SCOPE_LINK)
 		return;
 	struct net_item item;

@@ -20,7 +20,7 @@ struct config;
 struct config_prefix;
 
 struct plan {
-	unsigned slot;
+	unsigned slot;             /* NET_SLOTS: none */
 	uint32_t uid;              /* the workers' */
 	uint32_t loopback;         /* index of lo */
 };

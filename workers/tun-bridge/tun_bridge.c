@@ -33,8 +33,8 @@ struct tun_bridge {
 static unsigned own_slot(void)
 {
 	const char *text = getenv("HERMES_NET_SLOT");
-	unsigned long slot = text ? strtoul(text, NULL, 10) : 0;
-	return slot < NET_SLOTS ? (unsigned)slot : 0;
+	unsigned long slot = text ? strtoul(text, NULL, 10) : NET_SLOTS;
+	return slot < NET_SLOTS ? (unsigned)slot : NET_SLOTS;
 }
 
 struct tun_bridge *tun_bridge_new(void)
@@ -195,9 +195,10 @@ static int prepare(void *arg, uint64_t generation, struct config *config, char *
 	char why[384] = "";
 	undo(b);
 	b->prepared = config;
-	if (!b->netlink && config->n_tunnels) {
+	if ((b->plan.slot == NET_SLOTS || !b->netlink) && (config->n_tunnels || plan_captures(config))) {
 		undo(b);
-		return refuse(error, size, "there is no rtnetlink here: TUN devices cannot be made");
+		return refuse(error, size, "TUN devices and transparent capture need CAP_NET_ADMIN: start hermesd as root (where it is: %u "
+		              "others run in this network namespace, or the kernel has no rtnetlink)", NET_SLOTS);
 	}
 	for (size_t i = 0; i < config->n_tunnels; i++) {
 		if (prepare_device(b, generation, &config->tunnels[i], why, sizeof(why)) == 0)
@@ -217,7 +218,7 @@ static int prepare(void *arg, uint64_t generation, struct config *config, char *
 static void settle(struct tun_bridge *b)
 {
 	struct net_items wanted = {0};
-	if (!b->netlink)
+	if (!b->netlink || b->plan.slot == NET_SLOTS)
 		return;
 	plan_make(&b->plan, b->in_force, &b->devices, &wanted);
 	if (wanted.failed)
