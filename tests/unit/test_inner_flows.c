@@ -12,6 +12,7 @@
 
 #include "workers/tunnel/head.h"
 #include "workers/tunnel/inner_flows.h"
+#include "workers/tunnel/listener.h"
 
 /* The model's strings are char *, since it is read-only as a whole: literals stand in for them here. */
 #pragma GCC diagnostic ignored "-Wdiscarded-qualifiers"
@@ -27,6 +28,11 @@ static struct {
 	struct config config;
 	struct config_policy policy;
 	struct head *request;
+	struct config_pair headers[2];
+	struct config_listener listener_config;
+	struct listener listener;
+	struct origin origin;
+	const char *user;
 	struct inner_flows *flows;
 	uint64_t now;
 	struct ask_query queries[QUERIES];
@@ -62,8 +68,10 @@ struct decision *ask_inner(struct ask *ask, const struct origin *origin, const c
                            const struct ask_inner *inner, struct ask_query **query,
                            void (*done)(void *arg, struct decision *decision), void *arg)
 {
-	assert_true(ask == (struct ask *)&t && origin == (struct origin *)&t.now && t.asked < QUERIES);
-	assert_string_equal(user, "alice");
+	assert_true(ask == (struct ask *)&t && origin == &t.origin && t.asked < QUERIES);
+	assert_string_equal(user, t.user);
+	assert_string_equal(head_get(request, "zone"), "dmz");
+	assert_null(head_get(request, "secret"));
 	assert_string_equal(request->authority, "10.0.0.0/8");
 	*query = NULL;
 	t.queries[t.asked] = (struct ask_query){ true, *inner, done, arg };
@@ -113,7 +121,17 @@ static int setup(void **state)
 	t.tunnel = (struct tunnel){ .current = &t.generation, .ask = (struct ask *)&t };
 	t.request = head_new();
 	t.request->authority = "10.0.0.0/8";
-	t.flows = inner_flows_new(&t.tunnel, (struct origin *)&t.now, "alice", t.request, on_ready, &t.ready);
+	head_add(t.request, "zone", "its own");
+	head_add(t.request, "secret", "1");
+	t.headers[0] = (struct config_pair){ "zone", "dmz" };
+	t.headers[1] = (struct config_pair){ "user", "bob" };
+	static char *removed[] = { "secret" };
+	t.listener_config = (struct config_listener){ .name = "hermes0", .add_headers = { t.headers, 2 },
+		.remove_headers = { removed, 1 } };
+	t.listener = (struct listener){ .name = "hermes0", .config = &t.listener_config };
+	t.origin = (struct origin){ .listener = &t.listener };
+	t.user = "alice";
+	t.flows = inner_flows_new(&t.tunnel, &t.origin, "alice", t.request, on_ready, &t.ready);
 	return 0;
 }
 
@@ -181,6 +199,20 @@ static void asked_once(void **state)
 	p.protocol = 17;
 	assert_int_equal(check(&p), INNER_DENY);        /* ask knew it */
 	assert_int_equal(t.ready, 2);
+}
+
+/* Who is not named is whom the listener's headers name. */
+static void the_listener_names_the_user(void **state)
+{
+	struct ip_packet p = packet(6, A, 5000, B, 80);
+
+	(void)state;
+	inner_flows_free(t.flows);
+	t.flows = inner_flows_new(&t.tunnel, &t.origin, NULL, t.request, on_ready, &t.ready);
+	t.user = "bob";
+	check(&p);
+	answer(0, 0, UINT64_MAX);
+	assert_int_equal(t.asked, 1);
 }
 
 static void nothing_examines_packets(void **state)
@@ -458,7 +490,8 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(asked_once), T(nothing_examines_packets), T(both_directions), T(pings), T(icmp_errors), T(verdicts_expire),
+		T(asked_once), T(the_listener_names_the_user),
+		T(nothing_examines_packets), T(both_directions), T(pings), T(icmp_errors), T(verdicts_expire),
 		T(silence_denies), T(a_new_generation_asks_anew), T(idle_flows_go), T(the_table_is_bounded),
 		T(questions_are_bounded), T(freed_when_told), T(fragments_follow_the_first), T(fragments_without_ports),
 	};

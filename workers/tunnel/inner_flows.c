@@ -10,6 +10,7 @@
 #include <uthash.h>
 
 #include "workers/tunnel/clock.h"
+#include "workers/tunnel/fields.h"
 #include "workers/tunnel/head.h"
 #include "workers/tunnel/listener.h"
 
@@ -336,16 +337,28 @@ enum inner_verdict inner_flows_check(struct inner_flows *table, const struct ip_
 	return packet->fragment ? check_fragment(table, packet, &key, now) : check(table, &key, true, now);
 }
 
+/* The request as it was asked about when the tunnel began: with what its listener adds, and without what it removes. */
+static struct head *as_asked(const struct head *request, const struct origin *origin)
+{
+	struct head *head = head_clone(request);
+
+	fields_apply(head, &origin->listener->config->add_headers, &origin->listener->config->remove_headers);
+	return head;
+}
+
 struct inner_flows *inner_flows_new(struct tunnel *tunnel, const struct origin *origin, const char *user,
                                     const struct head *request, void (*ready)(void *arg), void *arg)
 {
 	struct inner_flows *table = calloc(1, sizeof(*table));
 
-	if (!table || (user && !(table->user = strdup(user))))
+	if (!table)
+		abort();
+	table->request = as_asked(request, origin);
+	user = user ? user : head_get(table->request, "user");
+	if (user && !(table->user = strdup(user)))
 		abort();
 	table->tunnel = tunnel;
 	table->origin = origin;
-	table->request = head_clone(request);
 	table->ready = ready;
 	table->arg = arg;
 	table->examined_under = UINT64_MAX;

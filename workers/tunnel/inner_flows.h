@@ -21,7 +21,7 @@ enum inner_verdict { INNER_ALLOW, INNER_DENY, INNER_PENDING };
 
 struct inner_flows;
 /* origin (with its listener, as policies see it: the device's name, or the tunnel's own listener) must outlive the table; user
- * and request are copied. ready(arg): an answer came; those that were PENDING are to be tried again. It is never called inside
+ * and request are copied, and what the listener adds and removes is. user NULL: whom the listener's headers name, or nobody. ready(arg): an answer came; those that were PENDING are to be tried again. It is never called inside
  * inner_flows_check(), and may itself call that and inner_flows_free(). */
 struct inner_flows *inner_flows_new(struct tunnel *tunnel, const struct origin *origin, const char *user,
                                     const struct head *request, void (*ready)(void *arg), void *arg);
