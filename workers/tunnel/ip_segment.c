@@ -13,7 +13,7 @@
 #define TCP_FLAGS 13u
 enum { TCP_FIN = 0x01, TCP_PSH = 0x08, TCP_CWR = 0x80 };
 
-/* --- checking --------------------------------------------------------------------------------------------------------- */
+/* --- checking ----------------------------------------------------------------------------------------------------- */
 
 static size_t payload_at(const struct ip_packet *ip, const uint8_t *packet)
 {
@@ -104,7 +104,7 @@ const char *vnet_check(const struct virtio_net_hdr *header, const uint8_t *packe
 	return check_gso(header, packet, length, &ip);
 }
 
-/* --- finishing and cutting --------------------------------------------------------------------------------------------- */
+/* --- finishing and cutting ---------------------------------------------------------------------------------------- */
 
 void vnet_checksum(const struct virtio_net_hdr *header, uint8_t *packet, size_t length)
 {
