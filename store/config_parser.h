@@ -31,11 +31,11 @@ void config_parse_object(struct config_parser *p, const struct config_object *ob
                          const struct yaml_node *node);
 /* Presets of an object that is not written. */
 void config_parse_absent(struct config_parser *p, const struct config_object *object, void *base);
-/* A list, or a single one where that is allowed: calls each() for its members. Returns how many; vector() makes room. */
-size_t config_count(const struct yaml_node *node);
-void *config_vector(struct config_parser *p, const struct yaml_node *node, size_t n, size_t size);
 
 /* config_values.c: scalars and lists of scalars. Errors are reported, then the field stays zero. */
+/* How many members a list has, or a single one where that is allowed; vector() makes room for them. */
+size_t config_count(const struct yaml_node *node);
+void *config_vector(struct config_parser *p, const struct yaml_node *node, size_t n, size_t size);
 bool config_scalar(struct config_parser *p, const struct yaml_node *node, const char *expected);
 char *config_value_text(struct config_parser *p, const struct yaml_node *node);
 void config_value(struct config_parser *p, const struct config_field *f, void *base, const struct yaml_node *node);

@@ -3,7 +3,7 @@
  * object needs at least half of its fields (older releases have fewer), and memory is bounded by the input's length. */
 #include "store/config_arena.h"
 #include "store/config_pack.h"
-#include "store/config_schema.h"
+#include "store/config_parser.h"
 
 #include "ipc/memfd.h"
 
@@ -275,6 +275,16 @@ static void skip(struct reader *r, unsigned depth)
 		read_int(r);
 }
 
+/* What an older release's packed form lacks has its preset. */
+static void read_absent(struct reader *r, const struct config_field *f, char *base)
+{
+	struct config_parser p = {.arena = r->arena};
+	struct yaml_node node = {.kind = YAML_SCALAR, .plain = true, .text = f->preset};
+
+	if (f->preset && f->storage != S_NONE)
+		config_value(&p, f, base, &node);
+}
+
 static bool read_object(struct reader *r, const struct config_object *object, char *base)
 {
 	unsigned known = config_packed_fields(object);
@@ -282,9 +292,13 @@ static bool read_object(struct reader *r, const struct config_object *object, ch
 
 	if (n < known / 2)
 		fail(r);
-	for (unsigned i = 0; i < object->n_fields && n && !r->bad; i++) {
+	for (unsigned i = 0; i < object->n_fields && !r->bad; i++) {
 		if (object->fields[i].storage == S_NONE)
 			continue;
+		if (!n) {
+			read_absent(r, &object->fields[i], base);
+			continue;
+		}
 		read_field(r, &object->fields[i], base);
 		n--;
 	}

@@ -14,6 +14,20 @@
 #define NAME_MAX_ 63
 #define HEADERS_MAX 100
 
+size_t config_count(const struct yaml_node *node)
+{
+	return node->kind == YAML_SCALAR ? 1 : node->n;
+}
+
+void *config_vector(struct config_parser *p, const struct yaml_node *node, size_t n, size_t size)
+{
+	void *v = n ? config_arena_alloc(p->arena, n, size) : NULL;
+
+	if (n && !v)
+		config_error(p, node, "out of memory");
+	return v;
+}
+
 bool config_scalar(struct config_parser *p, const struct yaml_node *node, const char *expected)
 {
 	if (node->kind != YAML_SCALAR)

@@ -93,20 +93,6 @@ void config_parse_absent(struct config_parser *p, const struct config_object *ob
 		absent_field(p, &object->fields[i], base);
 }
 
-size_t config_count(const struct yaml_node *node)
-{
-	return node->kind == YAML_SCALAR ? 1 : node->n;
-}
-
-void *config_vector(struct config_parser *p, const struct yaml_node *node, size_t n, size_t size)
-{
-	void *v = n ? config_arena_alloc(p->arena, n, size) : NULL;
-
-	if (n && !v)
-		config_error(p, node, "out of memory");
-	return v;
-}
-
 static void parse_objects(struct config_parser *p, const struct config_field *f, char *base, const struct yaml_node *node)
 {
 	size_t *count = (size_t *)(void *)(base + f->count_offset);

@@ -2,6 +2,7 @@
 #include <stddef.h>
 #include <setjmp.h>
 #include <cmocka.h>
+#include <msgpack.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,6 +123,43 @@ static void test_damage(void **state)
 	config_free(config);
 }
 
+/* Without the fields that this release appended to `node` and to limits: they have their presets. */
+static void test_older(void **state)
+{
+	struct config *config = parse_file(examples[4]), *old;
+	msgpack_unpacked form;
+	msgpack_sbuffer out;
+	msgpack_packer pk;
+	uint8_t *data;
+	size_t length;
+
+	(void)state;
+	assert_int_equal(config_pack(config, &data, &length), 0);
+	msgpack_unpacked_init(&form);
+	assert_int_equal(msgpack_unpack_next(&form, (char *)data, length, NULL), MSGPACK_UNPACK_SUCCESS);
+	msgpack_object *document = &form.data.via.array.ptr[2], *fields = document->via.array.ptr;
+	fields[0].via.array.size -= 4;
+	msgpack_object *listener = &fields[4].via.array.ptr[0];
+	listener->via.array.size--;                                   /* capture */
+	listener->via.array.ptr[10].via.array.size--;                 /* limits.flows */
+	msgpack_sbuffer_init(&out);
+	msgpack_packer_init(&pk, &out, msgpack_sbuffer_write);
+	msgpack_pack_object(&pk, form.data);
+	old = config_unpack((uint8_t *)out.data, out.size);
+	assert_non_null(old);
+	assert_int_equal(old->drain_timeout, config->drain_timeout);
+	assert_int_equal(old->datagram_queue, 1 << 20);
+	assert_int_equal(old->resume_timeout, 30000);
+	assert_int_equal(old->listeners[0].limits.flows, 65536);
+	assert_int_equal(old->listeners[0].limits.abuse_events, 1000);
+	assert_false(old->listeners[0].capture.tcp);
+	config_free(old);
+	config_free(config);
+	msgpack_sbuffer_destroy(&out);
+	msgpack_unpacked_destroy(&form);
+	free(data);
+}
+
 /* Lengths that claim more than there is. */
 static void test_bombs(void **state)
 {
@@ -136,6 +174,6 @@ static void test_bombs(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_json_parses),
-	                                   cmocka_unit_test(test_damage), cmocka_unit_test(test_bombs)};
+	                                   cmocka_unit_test(test_damage), cmocka_unit_test(test_older), cmocka_unit_test(test_bombs)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
