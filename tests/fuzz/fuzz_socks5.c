@@ -1,4 +1,5 @@
-/* SOCKS 5 from hostile clients: the same dialogue however the bytes are cut, and nothing but a sane authority out of it. */
+/* SOCKS 5 from hostile clients: the same dialogue however the bytes are cut, and nothing but a sane authority out of it or out
+ * of a relayed datagram's header. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,23 @@ static void talk(struct talk *t, const uint8_t *data, size_t size, size_t step, 
 	}
 }
 
+static void check_authority(const char *text)
+{
+	const char *why;
+	struct head *head = head_new();
+	CHECK(h1_authority(head, text, strlen(text), true, &why) != NULL);
+	head_free(head);
+}
+
+static void datagram(const uint8_t *data, size_t size)
+{
+	char target[SOCKS5_AUTHORITY];
+	size_t header = socks5_datagram_header(data, size);
+	CHECK(header <= size);
+	if (header > 0 && socks5_datagram_target(data, header, target))
+		check_authority(target);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -50,15 +68,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 1)
 		return 0;
 	uint8_t mode = data[0];
+	datagram(data, size);
 	talk(&whole, data + 1, size - 1, size, mode);
 	talk(&cut, data + 1, size - 1, (mode >> 3) % 8 + 1, mode);
 	CHECK(whole.event == cut.event && whole.n_out == cut.n_out && memcmp(whole.out, cut.out, whole.n_out) == 0);
 	CHECK(strcmp(whole.socks.authority, cut.socks.authority) == 0);
 	if (whole.event == SOCKS5_CONNECT) {
-		const char *why, *text = whole.socks.authority;
-		struct head *head = head_new();
-		CHECK(h1_authority(head, text, strlen(text), true, &why) != NULL);
-		head_free(head);
+		check_authority(whole.socks.authority);
+	}
+	if (whole.event == SOCKS5_CONNECT || whole.event == SOCKS5_ASSOCIATE) {
 		CHECK(!(mode & 2) || whole.socks.name[0]);    /* nobody passes without proof where it is required */
 	}
 	if (whole.event == SOCKS5_REFUSED)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <netinet/in.h>
 
 #include "workers/tunnel/socks5.h"
 
@@ -100,9 +101,9 @@ static void refusals(void **state)
 		{true, true, "\x05\x01\x02\x01\x00\x00", 6, "\x05\x02\x01\x01", 4},
 		{true, true, "\x05\x01\x02\x01\x01\x00\x00", 7, "\x05\x02\x01\x01", 4},
 		{false, false, "\x05\x01\x00\x04", 4, "\x05\x00", 2},
-		/* BIND, UDP ASSOCIATE, nonsense */
+		/* BIND, an unknown command, nonsense */
 		{false, false, "\x05\x01\x00\x05\x02\x00\x01\x7f", 8, "\x05\x00\x05\x07\x00\x01\0\0\0\0\0\0", 12},
-		{false, false, "\x05\x01\x00\x05\x03\x00\x01\x7f", 8, "\x05\x00\x05\x07\x00\x01\0\0\0\0\0\0", 12},
+		{false, false, "\x05\x01\x00\x05\x04\x00\x01\x7f", 8, "\x05\x00\x05\x07\x00\x01\0\0\0\0\0\0", 12},
 		{false, false, "\x05\x01\x00\x05\x01\x00\x02\x7f", 8, "\x05\x00\x05\x08\x00\x01\0\0\0\0\0\0", 12},
 		/* empty name, NUL, bad characters, port 0 */
 		{false, false, "\x05\x01\x00\x05\x01\x00\x03\x00\x00\x50", 10, "\x05\x00\x05\x01\x00\x01\0\0\0\0\0\0", 12},
@@ -143,6 +144,70 @@ static void longest_messages(void **state)
 	assert_int_equal(strlen(t.socks.authority), 258);
 }
 
+/* What the client says of its own address is left aside: mostly it is nothing at all. */
+static void associates(void **state)
+{
+	(void)state;
+	static const struct { const char *text; size_t length; } cases[] = {
+		{"\x05\x01\x00\x05\x03\x00\x01\0\0\0\0\0\0", 13}, {"\x05\x01\x00\x05\x03\x00\x01\x7f\0\0\1\x12\x34", 13},
+		{"\x05\x01\x00\x05\x03\x00\x03\x00\0\0", 10},
+		{"\x05\x01\x00\x05\x03\x00\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 25},
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+		for (size_t step = 1; step < 30; step++) {
+			struct talk t = {0};
+			socks5_init(&t.socks, false, false);
+			assert_int_equal(talk(&t, cases[i].text, cases[i].length, step), SOCKS5_ASSOCIATE);
+			assert_int_equal(t.rest, 0);
+		}
+}
+
+static void bound_replies(void **state)
+{
+	uint8_t reply[SOCKS5_REPLY_MAX];
+	struct sockaddr_storage address = {0};
+	struct sockaddr_in *v4 = (struct sockaddr_in *)&address;
+	struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&address;
+	(void)state;
+	*v4 = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(0x1234), .sin_addr = {htonl(0x7f000001)}};
+	assert_int_equal(socks5_reply_bound(reply, &address), 10);
+	assert_memory_equal(reply, "\x05\x00\x00\x01\x7f\0\0\1\x12\x34", 10);
+	*v6 = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(0x1234), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+	assert_int_equal(socks5_reply_bound(reply, &address), 22);
+	assert_memory_equal(reply, "\x05\x00\x00\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1\x12\x34", 22);
+}
+
+/* RFC 1928 7 */
+static void datagrams(void **state)
+{
+	(void)state;
+	static const struct { const char *text; size_t length, header; const char *target; } cases[] = {
+		{"\0\0\0\x01\x7f\0\0\1\0\x35query", 15, 10, "127.0.0.1:53"},
+		{"\0\0\0\x01\x7f\0\0\1\0\x35", 10, 10, "127.0.0.1:53"},
+		{"\0\0\0\x03\x04Name\0\x35q", 12, 11, "name:53"},
+		{"\0\0\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1\0\x35q", 23, 22, "[::1]:53"},
+		/* fragments, reserved bytes, unknown kinds, cut short */
+		{"\0\0\1\x01\x7f\0\0\1\0\x35query", 15, 0, NULL}, {"\0\0\x80\x01\x7f\0\0\1\0\x35query", 15, 0, NULL},
+		{"\0\1\0\x01\x7f\0\0\1\0\x35query", 15, 0, NULL}, {"\0\0\0\x02\x7f\0\0\1\0\x35query", 15, 0, NULL},
+		{"\0\0\0\x01\x7f\0\0\1\0", 9, 0, NULL}, {"\0\0\0\x03\x04Name\0", 10, 0, NULL}, {"\0\0\0\x01", 4, 0, NULL},
+		{"", 0, 0, NULL}, {"\0\0\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1\0", 21, 0, NULL},
+		/* targets that are none */
+		{"\0\0\0\x01\x7f\0\0\1\0\0query", 15, 10, NULL}, {"\0\0\0\x03\x00\0\x35q", 8, 7, NULL},
+		{"\0\0\0\x03\x03" "a@b\0\x35q", 11, 10, NULL},
+	};
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		char target[SOCKS5_AUTHORITY];
+		size_t header = socks5_datagram_header((const uint8_t *)cases[i].text, cases[i].length);
+		assert_int_equal(header, cases[i].header);
+		if (header == 0)
+			continue;
+		bool ok = socks5_datagram_target((const uint8_t *)cases[i].text, header, target);
+		assert_int_equal(ok, cases[i].target != NULL);
+		if (ok)
+			assert_string_equal(target, cases[i].target);
+	}
+}
+
 static void codes(void **state)
 {
 	(void)state;
@@ -166,7 +231,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(connects), cmocka_unit_test(passwords), cmocka_unit_test(refusals),
-		cmocka_unit_test(longest_messages), cmocka_unit_test(codes),
+		cmocka_unit_test(longest_messages), cmocka_unit_test(associates), cmocka_unit_test(bound_replies),
+		cmocka_unit_test(datagrams), cmocka_unit_test(codes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
