@@ -85,7 +85,7 @@ static void malformed_is_absent(void **state)
 		if (memcmp(&h, &none, sizeof(h)) != 0)
 			fail_msg("\"%s\" was taken", bad[i]);
 	}
-	char huge[4000];
+	char huge[5000];
 	memset(huge, 'a', sizeof(huge) - 1);
 	huge[sizeof(huge) - 1] = '\0';
 	assert_false(get(huge, NULL).present);
