@@ -234,15 +234,33 @@ static void check_tls(struct config_parser *p, const struct config *c, const str
 	}
 }
 
-/* --- matches name listeners ---------------------------------------------------------------------------------------------------- */
+/* --- matches name listeners or devices ---------------------------------------------------------------------------------------- */
+
+/* What comes in by a TUN device has the device for a listener. */
+static bool is_entrance(const struct config *c, const char *name)
+{
+	for (size_t i = 0; i < c->n_tunnels; i++)
+		if (!strcmp(c->tunnels[i].name, name))
+			return true;
+	return !strcmp(name, "*") || config_listener(c, name);
+}
 
 static void check_match(struct config_parser *p, const struct config *c, const struct config_match *m,
                         const struct yaml_node *node)
 {
 	for (size_t i = 0; i < m->listeners.n; i++)
-		if (strcmp(m->listeners.v[i], "*") && !config_listener(c, m->listeners.v[i]))
-			config_error(p, node, "the match names a listener \"%s\", which there is not; expected one of listeners",
-			             m->listeners.v[i]);
+		if (!is_entrance(c, m->listeners.v[i]))
+			config_error(p, node, "the match names a listener \"%s\", which there is not; expected one of listeners or "
+			             "tunnels", m->listeners.v[i]);
+}
+
+/* Packets follow their tunnel: no route is asked about them. */
+static void check_route_match(struct config_parser *p, const struct config *c, const struct config_match *m,
+                              const struct yaml_node *node)
+{
+	check_match(p, c, m, node);
+	if (m->ip.present)
+		config_error(p, node, "ip is about packets inside a tunnel, which go where it goes; expected it in policies only");
 }
 
 static void check_matches(struct config_parser *p, const struct config *c, const struct yaml_node *root)
@@ -251,7 +269,7 @@ static void check_matches(struct config_parser *p, const struct config *c, const
 	size_t i = 0;
 
 	for (k = list ? list->first : NULL; k && i < c->n_routes; k = k->next, i++)
-		check_match(p, c, &c->routes[i].match, k);
+		check_route_match(p, c, &c->routes[i].match, k);
 	list = config_find(root, "policies");
 	i = 0;
 	for (k = list ? list->first : NULL; k && i < c->n_policies; k = k->next, i++) {

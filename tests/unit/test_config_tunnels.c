@@ -120,7 +120,8 @@ static void test_tunnels(void **state)
 		"clusters:\n"
 		"- {name: campus, carry: ip, device: bare, pool: [10.8.0.0/24, '2001:db8::/112'], advertise: 128.252.0.0/16, nat: true}\n"
 		"- {name: other, carry: ip, device: hermes0, pool: 10.8.0.0/24}\n"
-		"routes: [{name: r, cluster: campus, match: {ip: {protocol: udp, source: 10.0.0.0/8, destination: ['::/0'], port: 53}}}]\n",
+		"policies:\n"
+		"- {name: r, match: {listener: hermes0, ip: {protocol: udp, source: 10.0.0.0/8, destination: ['::/0'], port: 53}}}\n",
 		&report);
 	const struct config_tunnel *t = c->tunnels;
 
@@ -148,8 +149,8 @@ static void test_tunnels(void **state)
 	assert_int_equal(c->clusters[0].pool.n, 2);
 	assert_true(c->clusters[0].nat && !c->clusters[1].nat);
 	assert_true(c->examines.ip);
-	assert_int_equal(c->routes[0].match.ip.protocol, 17);
-	assert_int_equal(c->routes[0].match.ip.port_low, 53);
+	assert_int_equal(c->policies[0].match.ip.protocol, 17);
+	assert_int_equal(c->policies[0].match.ip.port_low, 53);
 	/* a tunnel's headers are the overlay's own */
 	assert_int_equal(c->internal_headers.n, 2);
 	assert_string_equal(c->internal_headers.v[0], "ipaddress");
@@ -180,6 +181,10 @@ static void test_warnings(void **state)
 }
 
 static const struct { const char *text, *error; } faults[] = {
+	/* ip: */
+	{NODE "tunnels: [{name: t}]\nclusters: [{name: c, " IP "}]\nroutes: [{cluster: c, match: {ip: {}}}]\n",
+	 "t:4:10: ip is about packets inside a tunnel"},
+	{NODE "tunnels: [{name: t}]\npolicies: [{name: p, match: {listener: u}}]\n", "expected one of listeners or tunnels"},
 	/* accept: udp */
 	{NODE "listeners: [{name: a, address: ':1', accept: udp}]\n", "t:2:13: listeners[0]: target is missing; expected target: HOST:PORT with accept: udp"},
 	{NODE "listeners: [{name: a, address: ':1', accept: udp, target: 'unix:/x'}]\n", "t:2:59: listeners[0].target: \"unix:/x\": a Unix"},
