@@ -36,6 +36,10 @@ static bool member(void *arg, const char *name, size_t n, const struct sf_item *
 		out->received = item->number;
 		return item->kind == SF_INTEGER;
 	}
+	if (sf_key_is(name, n, "from")) {
+		out->from = item->number;
+		return item->kind == SF_INTEGER;
+	}
 	return !sf_key_is(name, n, "id") || read_id(item, out);
 }
 
@@ -61,7 +65,9 @@ void tunnel_header_set(struct head *head, const struct tunnel_header *header)
 	if (header->has_id)
 		sf_put_string(&writer, "id", id);
 	sf_put_integer(&writer, "received", header->received);
-	if (header->joined)
+	if (header->joined) {
 		sf_put_true(&writer, "joined");
+		sf_put_integer(&writer, "from", header->from);
+	}
 	head_set(head, TUNNEL_HEADER, value);
 }
