@@ -4,6 +4,14 @@
 
 #include "workers/tunnel/flow_internal.h"
 
+/* As configurations write it. */
+static const char *method_of(const struct flow *flow)
+{
+	if (flow->protocol && strcmp(flow->protocol, "connect-udp") == 0)
+		return "CONNECT-UDP";
+	return flow->protocol && strcmp(flow->protocol, "connect-ip") == 0 ? "CONNECT-IP" : flow->method;
+}
+
 static void describe(const struct flow *flow, struct json *j)
 {
 	json_object(j, NULL);
@@ -15,7 +23,7 @@ static void describe(const struct flow *flow, struct json *j)
 	json_str(j, "source", flow->origin->source_text);
 	json_str(j, "peer", flow->origin->peer);
 	json_str(j, "user", flow->user);
-	json_str(j, "method", flow->method);
+	json_str(j, "method", method_of(flow));
 	json_str(j, "protocol", flow->protocol);
 	json_str(j, "authority", flow->authority);
 	json_str(j, "path", flow->path);
