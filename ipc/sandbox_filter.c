@@ -75,10 +75,9 @@ static const struct call config_sync[] = {
 	CALL(flock), CALL_IS(fcntl, 1, F_GETLK), CALL_IS(fcntl, 1, F_SETLK), CALL_IS(fcntl, 1, F_SETLKW),
 };
 
-/* Devices, addresses, routes, packet filter; sockets bound to foreign addresses. */
+/* Devices; addresses, routes and packet filter by netlink sockets that are open before; sockets bound to foreign addresses. */
 static const struct call tun_bridge[] = {
-	SOCKET(AF_NETLINK, SOCK_RAW), SOCKET(AF_NETLINK, SOCK_DGRAM), SOCKET(AF_INET, SOCK_DGRAM), SOCKET(AF_INET6, SOCK_DGRAM),
-	CALL(bind),
+	SOCKET(AF_INET, SOCK_DGRAM), SOCKET(AF_INET6, SOCK_DGRAM), CALL(bind),
 	CALL_IS(ioctl, 1, TUNSETIFF), CALL_IS(ioctl, 1, TUNGETIFF), CALL_IS(ioctl, 1, TUNSETOFFLOAD),
 	CALL_IS(ioctl, 1, TUNSETVNETHDRSZ), CALL_IS(ioctl, 1, TUNSETQUEUE), CALL_IS(ioctl, 1, TUNGETFEATURES),
 };
