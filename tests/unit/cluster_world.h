@@ -23,12 +23,41 @@
 #include "ipc/json.h"
 #include "workers/tunnel/cluster.h"
 #include "workers/tunnel/generation.h"
+#include "workers/tunnel/leg_ip.h"
+#include "workers/tunnel/worker_link.h"
 #include "workers/tunnel/resolve.h"
 
 #define FLOWS 64
 #define SERVERS 4
 
 static struct tunnel tunnel;
+
+/* Other workers and devices: there are none. */
+bool worker_link_owner(const struct flow *flow, const struct config_cluster *cluster, unsigned *index)
+{
+	(void)flow, (void)cluster, (void)index;
+	return false;
+}
+
+struct worker_link_wait *worker_link_open(struct worker_links *links, unsigned index, const char *cluster, struct flow *flow,
+                                          void (*opened)(void *arg, struct leg *leg),
+                                          void (*failed)(void *arg, enum flow_error error, const char *detail), void *arg)
+{
+	(void)links, (void)index, (void)cluster, (void)flow, (void)opened, (void)failed, (void)arg;
+	return NULL;
+}
+
+void worker_link_cancel(struct worker_link_wait *wait)
+{
+	(void)wait;
+}
+
+struct leg *ip_exit_new(struct tunnel *worker, const struct config_cluster *config, struct flow *flow, enum flow_error *error,
+                        const char **detail)
+{
+	(void)worker, (void)config, (void)flow, (void)error, (void)detail;
+	return NULL;
+}
 
 unsigned worker_index(const struct worker *worker)
 {

@@ -58,6 +58,8 @@ static struct {
 uint64_t now_us(void) { return world.now; }
 uint64_t wall_us(void) { return world.now; }
 unsigned worker_index(const struct worker *worker) { (void)worker; return 0; }
+unsigned worker_tunnels(const struct worker *worker) { (void)worker; return 1; }
+struct ipc_channel *worker_supervisor(struct worker *worker) { (void)worker; return NULL; }
 
 void decision_unref(struct decision *decision)
 {

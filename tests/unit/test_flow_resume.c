@@ -323,7 +323,7 @@ static int teardown(void **state)
 		head_free(links[i]->response);
 		free(links[i]);
 	}
-	while (world.tunnel.flows) {
+	while (world.tunnel.flows && world.tunnel.flows->state != FLOW_STATE_ENDED) {
 		struct flow *flow = world.tunnel.flows;
 		flow_enter(flow);
 		flow_end(flow, FLOW_NONE, FLOW_NONE);

@@ -39,7 +39,7 @@ static void goes_round(void **state)
 	(void)state;
 	for (unsigned bits = 0; bits < 8; bits++) {
 		struct tunnel_header in = {.present = true, .segments = bits & 1, .has_id = bits & 2, .joined = bits & 4,
-		                           .received = bits * 111111111111111ull}, out;
+		                           .received = bits * 111111111111111ull, .from = bits & 4 ? 4711 : 0}, out;
 		if (in.has_id)
 			memcpy(in.id, id, sizeof(id));
 		struct head *head = head_new();
