@@ -5,6 +5,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "workers/tunnel/probe.h"
+
 #define COMMENT "(hermes)"    /* marks our own members of Via */
 #define TEXT_MAX 512
 
@@ -44,6 +46,8 @@ static bool removed(const struct config *config, const struct config_listener *l
 {
 	if (strcmp(name, "proxy-authorization") == 0 || strcmp(name, "proxy-connection") == 0)
 		return true;
+	if (strcmp(name, PROBE_HEADER) == 0)
+		return listener->accept != CONFIG_OVERLAY;   /* it makes nodes speak of themselves */
 	return !listener->trust_headers && internal(config, name) && !peer_may_say(listener, peer, name);
 }
 

@@ -9,6 +9,7 @@
 #include "workers/tunnel/flow_internal.h"
 #include "workers/tunnel/flow_redecide.h"
 #include "workers/tunnel/generation.h"
+#include "workers/tunnel/probe.h"
 
 #define INFORMATIONAL_MAX 100u    /* 1xx responses that are passed on, over all attempts */
 
@@ -61,6 +62,7 @@ static void flow_free(struct flow *flow)
 	own_origin_free(flow->own);
 	decision_unref(flow->decision);
 	generation_unref(flow->generation);
+	probe_free(flow->probe);
 	free(flow->asked_head);
 	free(flow->user), free(flow->method), free(flow->protocol), free(flow->authority), free(flow->path);
 	free(flow);

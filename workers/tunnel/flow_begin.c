@@ -7,6 +7,7 @@
 #include "workers/tunnel/flow_internal.h"
 #include "workers/tunnel/flow_redecide.h"
 #include "workers/tunnel/generation.h"
+#include "workers/tunnel/probe.h"
 #include "workers/tunnel/worker_link.h"
 
 #define BACKOFF_US 25000u         /* before the first retry; doubles, with jitter */
@@ -56,7 +57,8 @@ static void identified(struct flow *flow)
 	fields_apply(flow->request, &listener->add_headers, &listener->remove_headers);
 	if (flow->user)
 		head_set(flow->request, "user", flow->user);
-	decide(flow);
+	if (!probe_begin(flow))
+		decide(flow);
 }
 
 static void on_proved(void *arg, bool ok)
@@ -158,6 +160,9 @@ static void take_decision(struct flow *flow, struct decision *decision)
 	flow->query = NULL;
 	flow->decision = decision;
 	flow->decided = now_us();
+	if (flow->probe && probe_decided(flow))
+		return;
+	decision = flow->decision;
 	if (!decision)
 		return flow_answer(flow, 503, FLOW_INTERNAL, "nobody decided in time");
 	if (decision->status)

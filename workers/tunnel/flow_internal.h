@@ -52,6 +52,7 @@ struct flow {
 	struct decision *decision;
 	struct asked *asked_head;     /* what the decision examined, for deciding anew (flow_redecide.c) */
 	uint64_t asked_under, decided_under;   /* generations in force when it was asked and by which it was decided */
+	struct probe *probe;          /* what an operator's probe asks about (probe.h); else NULL */
 	struct attempt *attempt;
 	struct endpoint_used used;
 	uint64_t tried_endpoints;

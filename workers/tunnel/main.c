@@ -21,6 +21,7 @@
 #include "workers/tunnel/generation.h"
 #include "workers/tunnel/listener.h"
 #include "workers/tunnel/pressure.h"
+#include "workers/tunnel/probe.h"
 #include "workers/tunnel/records.h"
 #include "workers/tunnel/resolve.h"
 #include "workers/tunnel/slab.h"
@@ -182,6 +183,8 @@ static void administer(struct state *s, const struct ipc_admin_request *request)
 	struct json json = JSON_INIT;
 	struct tunnel *t = &s->tunnel;
 	unsigned status = 0;
+	if (strcmp(request->verb, "probe") == 0)
+		return probe_ask(t, request);
 	if (strcmp(request->verb, "flows list") == 0)
 		flows_json(t, FLOWS_LISTED, &json);
 	else if (strcmp(request->verb, "flows show") == 0 && request->args.n == 1)
