@@ -112,6 +112,14 @@ static void put_question(struct json *j, const struct ipc_question *q)
 	json_str(j, "source", q->source);
 	json_int(j, "time", q->now);
 	put_pairs(j, "headers", &q->headers);
+	if (q->inner) {
+		json_object(j, "ip");
+		json_uint(j, "protocol", q->ip_protocol);
+		json_str(j, "source", q->ip_source);
+		json_str(j, "destination", q->ip_destination);
+		json_uint(j, "port", q->ip_port);
+		json_end(j);
+	}
 	json_end(j);
 }
 

@@ -1,5 +1,6 @@
 #include "supervisor/explain_args.h"
 #include "store/config.h"
+#include "supervisor/explain_packet.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -108,6 +109,18 @@ static const char **field(struct ipc_question *q, const char *option)
 	return NULL;
 }
 
+static const char *expected(const char *option)
+{
+	static const char *const forms[][2] = {
+		{"--time", "seconds since 1970"}, {"--header", "NAME=VALUE"}, {"--ip-port", "0 to 65535"},
+		{"--ip-protocol", "tcp, udp, icmp, icmpv6, sctp or a number up to 255"},
+	};
+	for (size_t i = 0; i < sizeof(forms) / sizeof(*forms); i++)
+		if (strcmp(forms[i][0], option) == 0)
+			return forms[i][1];
+	return strncmp(option, "--ip-", 5) == 0 ? "an address" : "a text";
+}
+
 static int parse_option(struct explain_args *a, const char *option, const char *value, char *error, size_t size)
 {
 	const char **where = field(&a->question, option);
@@ -125,13 +138,13 @@ static int parse_option(struct explain_args *a, const char *option, const char *
 	else if (strcmp(option, "--authority") == 0)
 		result = (a->question.authority = own(a, strdup(value))) ? 0 : -1;
 	else
-		result = -2;
-	if (result == -2)
+		result = explain_packet_option(a, option, value);
+	if (result > 0)
 		snprintf(error, size, "%s: unknown option; known are --listener, --user, --peer, --method, --protocol, --scheme, "
-		         "--authority, --path, --source, --header, --time", option);
+		         "--authority, --path, --source, --header, --time, --ip-protocol, --ip-source, --ip-destination, --ip-port",
+		         option);
 	else if (result)
-		snprintf(error, size, "%s %s: not valid; expected %s", option, value,
-		         strcmp(option, "--time") == 0 ? "seconds since 1970" : "NAME=VALUE");
+		snprintf(error, size, "%s %s: not valid; expected %s", option, value, expected(option));
 	return result ? -1 : 0;
 }
 
@@ -151,6 +164,35 @@ static void pass_listener(struct explain_args *a, const struct config *config, c
 		a->question.method = "CONNECT";
 		a->question.authority = own(a, strdup(l->target.text));
 	}
+}
+
+/* As a device's network asks: its headers are added, and nothing comes from outside. */
+static int pass_device(struct explain_args *a, const struct config_tunnel *device, char *error, size_t size)
+{
+	const struct config_network *n;
+	if (explain_pass_device(a, device, a->network, &n, error, size))
+		return -1;
+	for (size_t i = 0; i < n->add_headers.n; i++)
+		set_header(a, n->add_headers.v[i].name, n->add_headers.v[i].value);
+	if (!a->question.user)
+		a->question.user = get_header(a, "user");
+	return 0;
+}
+
+/* What listener or device does; one that there is not is an error. */
+static int pass_entrance(struct explain_args *a, const struct config *config, char *error, size_t size)
+{
+	const char *name = a->question.listener;
+	const struct config_listener *listener = name && config ? config_listener(config, name) : NULL;
+	const struct config_tunnel *device = name && config && !listener ? explain_device(config, name) : NULL;
+	if (device)
+		return pass_device(a, device, error, size);
+	if (listener)
+		pass_listener(a, config, listener);
+	if (!name || !config || listener)
+		return 0;
+	snprintf(error, size, "--listener %s: no listener of that name; `hermes-admin listeners list` shows them", name);
+	return -1;
 }
 
 static void fill_defaults(struct explain_args *a)
@@ -185,14 +227,8 @@ int explain_parse(const struct ipc_strs *args, const struct config *config, stru
 			goto failed;
 		}
 	}
-	const char *name = a->question.listener;
-	const struct config_listener *listener = name && config ? config_listener(config, name) : NULL;
-	if (name && config && !listener) {
-		snprintf(error, size, "--listener %s: no listener of that name; `hermes-admin listeners list` shows them", name);
+	if (explain_packet_check(a, error, size) || pass_entrance(a, config, error, size))
 		goto failed;
-	}
-	if (listener)
-		pass_listener(a, config, listener);
 	if (!a->question.authority) {
 		snprintf(error, size, "what is asked for? give a URL, HOST:PORT, or --authority");
 		goto failed;

@@ -26,8 +26,9 @@ _hermes_admin_words() {
 	"clusters drain "* | "clusters undrain "*) _hermes_admin_names "clusters list ${1##* }" endpoint ;;
 	route | policy) echo "explain" ;;
 	"route explain"*" --listener" | "policy explain"*" --listener") _hermes_admin_names "listeners list" name ;;
+	"route explain"*" --ip-protocol" | "policy explain"*" --ip-protocol") echo "tcp udp icmp icmpv6 sctp" ;;
 	"route explain"* | "policy explain"*)
-		echo "--listener --user --peer --method --protocol --scheme --authority --path --source --header --time" ;;
+		echo "--listener --user --peer --method --protocol --scheme --authority --path --source --header --time --ip-protocol --ip-source --ip-destination --ip-port" ;;
 	config) echo "check apply show diff history rollback" ;;
 	"config show"*) echo "--origin" ;;
 	log) echo "level" ;;

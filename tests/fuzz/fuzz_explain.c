@@ -11,6 +11,7 @@ static const char document[] =
 	"listeners:\n"
 	"  - {name: apps, address: 127.0.0.1:12000, accept: http, add_headers: {user: alice, zone: dmz}}\n"
 	"  - {name: db, address: 127.0.0.1:3306, accept: tcp, target: MYSQL:3306}\n"
+	"tunnels: [{name: tun0, networks: [{prefix: 10.0.0.0/8, add_headers: {user: u}}, {prefix: '2001:db8::/32', over_udp: 'P:7'}]}]\n"
 	"overlay_headers: [x-secure]\n";
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -29,6 +30,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		words[all.n++] = word;
 	if (explain_parse(&all, config, &args, error, sizeof(error)) == 0) {
 		assert(args.question.authority && args.question.method && args.question.headers.n <= EXPLAIN_HEADERS_MAX);
+		assert(!args.question.inner || (args.question.ip_source && args.question.ip_destination));
 		explain_args_clear(&args);
 	} else {
 		assert(*error);

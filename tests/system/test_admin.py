@@ -113,6 +113,12 @@ def test_explain(n):
     forged = explain("--listener", "apps", "--header", "x-secure=admin", "http://other/org/")
     assert "x-secure" not in forged["question"]["headers"]
     assert explain("--listener", "apps", "http://other/")["question"]["user"] == "alice"
+    packet = explain("--user", "alice", "--ip-protocol", "tcp", "--ip-source", "10.8.0.2", "--ip-destination", "10.0.0.1",
+                     "--ip-port", "80", "nowhere:1")    # goes where its tunnel goes: no route is looked for
+    assert packet["accepted"] and packet["route"] is None
+    assert packet["question"]["ip"] == {"protocol": 6, "source": "10.8.0.2", "destination": "10.0.0.1", "port": 80}
+    assert any("none governs this packet" in line for line in packet["trace"])
+    assert n.admin("policy", "explain", "--ip-protocol", "tcp", "nowhere:1", check=False).returncode == 2
     people = n.admin("policy", "explain", "http://VIDEO/org/x")
     assert re.search(r"^accepted +no$", people, re.M) and "why:" in people
     done = n.admin("route", "explain", "--colour", "red", "http://x/", check=False)

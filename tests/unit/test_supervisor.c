@@ -294,6 +294,8 @@ static const char document[] =
 	"listeners:\n"
 	"  - {name: apps, address: 127.0.0.1:12000, accept: http, add_headers: {user: alice, zone: dmz}}\n"
 	"  - {name: db, address: 127.0.0.1:3306, accept: tcp, target: MYSQL:3306}\n"
+	"tunnels: [{name: tun0, networks: [{prefix: 10.0.0.0/8, add_headers: {user: wide}},\n"
+	"  {prefix: 10.1.0.0/16, add_headers: {user: narrow}}, {prefix: '2001:db8::/32', over_udp: 'PEER:7'}]}]\n"
 	"overlay_headers: [x-secure]\n";
 
 static void the_listener_does_its_part(void **state)
@@ -320,6 +322,61 @@ static void the_listener_does_its_part(void **state)
 	config_report_free(&report);
 }
 
+#define PACKET(from, to) "--ip-protocol", "tcp", "--ip-source", from, "--ip-destination", to, "--ip-port", "80"
+
+static void a_packet_in_a_tunnel(void **state)
+{
+	static const char *const bad[][2] = {{"--ip-protocol", "tpc"}, {"--ip-protocol", "256"}, {"--ip-port", "65536"},
+	                                     {"--ip-port", "-1"}, {"--ip-source", "host"}, {"--ip-dest", "10.0.0.1"}};
+	struct explain_args a;
+	char error[256];
+	(void)state;
+	assert_int_equal(parse(NULL, &a, error, WORDS("--user", "u", PACKET("10.0.0.1", "10.0.0.2"), "server:1")), 0);
+	assert_true(a.question.inner && a.question.ip_protocol == 6 && a.question.ip_port == 80);
+	assert_string_equal(a.question.ip_destination, "10.0.0.2");
+	explain_args_clear(&a);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+		assert_int_equal(parse(NULL, &a, error, WORDS(bad[i][0], bad[i][1], "server:1")), -1);
+		assert_non_null(strstr(error, bad[i][0]));
+	}
+	assert_int_equal(parse(NULL, &a, error, WORDS("--ip-protocol", "17", "server:1")), -1);
+	assert_non_null(strstr(error, "--ip-destination"));
+	assert_int_equal(parse(NULL, &a, error, WORDS(PACKET("10.0.0.1", "::1"), "server:1")), -1);
+	assert_non_null(strstr(error, "one family"));
+}
+
+static void the_device_does_its_part(void **state)
+{
+	static const struct { const char *from, *to, *authority, *protocol, *user; } table[] = {
+		{"10.8.0.2", "10.1.2.3", "10.1.0.0/16", "connect-ip", "narrow"},
+		{"10.8.0.2", "10.2.2.3", "10.0.0.0/8", "connect-ip", "wide"},
+		{"10.1.2.3", "192.0.2.1", "10.1.0.0/16", "connect-ip", "narrow"},          /* comes back */
+		{"2001:db8::1", "2001:db8::2", "PEER:7", "connect-udp", NULL},
+	};
+	struct config_report report = {0};
+	struct config *config = config_parse("test", document, sizeof(document) - 1, &report);
+	struct explain_args a;
+	char error[256];
+	(void)state;
+	assert_non_null(config);
+	for (size_t i = 0; i < sizeof(table) / sizeof(*table); i++) {
+		assert_int_equal(parse(config, &a, error, WORDS("--listener", "tun0", PACKET(table[i].from, table[i].to))), 0);
+		assert_string_equal(a.question.authority, table[i].authority);
+		assert_string_equal(a.question.protocol, table[i].protocol);
+		assert_string_equal(a.question.method, "CONNECT");
+		assert_true(table[i].user ? a.question.user && !strcmp(a.question.user, table[i].user) : !a.question.user);
+		explain_args_clear(&a);
+	}
+	assert_int_equal(parse(config, &a, error, WORDS("--listener", "tun0", "--authority", "10.0.0.0/8")), 0);   /* the tunnel */
+	assert_false(a.question.inner);
+	assert_string_equal(a.question.user, "wide");
+	explain_args_clear(&a);
+	assert_int_equal(parse(config, &a, error, WORDS("--listener", "tun0", PACKET("192.0.2.1", "192.0.2.2"))), -1);
+	assert_non_null(strstr(error, "one of its networks"));
+	config_free(config);
+	config_report_free(&report);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -337,6 +394,8 @@ int main(void)
 		cmocka_unit_test(wrong_words_are_named),
 		cmocka_unit_test(headers_are_bounded),
 		cmocka_unit_test(the_listener_does_its_part),
+		cmocka_unit_test(a_packet_in_a_tunnel),
+		cmocka_unit_test(the_device_does_its_part),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
