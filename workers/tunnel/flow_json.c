@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "workers/tunnel/flow_internal.h"
+#include "workers/tunnel/flow_resume.h"
 
 /* As configurations write it. */
 static const char *method_of(const struct flow *flow)
@@ -10,6 +10,14 @@ static const char *method_of(const struct flow *flow)
 	if (flow->protocol && strcmp(flow->protocol, "connect-udp") == 0)
 		return "CONNECT-UDP";
 	return flow->protocol && strcmp(flow->protocol, "connect-ip") == 0 ? "CONNECT-IP" : flow->method;
+}
+
+/* What only tunnels have that can go on: how often they did, and what is kept to be sent again. */
+static void tunnel(const struct going *going, struct json *j)
+{
+	json_uint(j, "resumed", going->resumed);
+	json_uint(j, "moved", going->moved);
+	json_uint(j, "unacknowledged_bytes", going->kept.bytes);
 }
 
 static void describe(const struct flow *flow, struct json *j)
@@ -38,6 +46,8 @@ static void describe(const struct flow *flow, struct json *j)
 	json_double(j, "age_seconds", (double)(now_us() - flow->began) / 1e6);
 	json_double(j, "idle_seconds", (double)(now_us() - flow->last) / 1e6);
 	json_uint(j, "generation", flow->generation->number);
+	if (flow->going)
+		tunnel(flow->going, j);
 	json_end(j);
 }
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "ipc/log.h"
-#include "workers/tunnel/flow_internal.h"
+#include "workers/tunnel/flow_resume.h"
 
 #define STALLED_US 2000000u
 #define QUIET_US 10000000u    /* between two complaints when nobody could be ended */
@@ -17,7 +17,8 @@ static size_t waiting(const struct leg *leg)
 /* Bytes that wait in the flow or in its legs for a peer that does not take them. */
 static size_t holds(const struct flow *flow)
 {
-	return flow->up.held.bytes + flow->down.held.bytes + flow->replay.bytes + waiting(flow->in) + waiting(flow->out);
+	size_t kept = flow->going ? flow->going->kept.bytes : 0;
+	return flow->up.held.bytes + flow->down.held.bytes + flow->replay.bytes + kept + waiting(flow->in) + waiting(flow->out);
 }
 
 static bool stalled(const struct flow *flow, uint64_t now)
