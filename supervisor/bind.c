@@ -117,10 +117,14 @@ static int make_transparent(const struct bind_address *a, int fd)
 
 static int new_socket(const struct bind_address *a)
 {
+	static const int datagram_buffer = 4 << 20;
 	int one = 1, only = !a->any, type = a->datagrams ? SOCK_DGRAM : SOCK_STREAM;
 	int fd = socket(a->address.ss_family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -1;
+	/* more than net.core.rmem_max, which the worker could not ask for */
+	if (a->datagrams)
+		setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &datagram_buffer, sizeof(datagram_buffer));
 	/* of UDP sockets with this option the last one would take all */
 	if (a->address.ss_family != AF_UNIX && !a->datagrams)
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));

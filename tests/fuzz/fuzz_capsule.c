@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Capsule streams from hostile peers: the same is read however the bytes are cut, nothing is kept beyond a capsule, and the
- * cursor sees the same boundaries as a plain decoder. The first byte says how the second reader gets its bytes. */
+/* Capsule streams from hostile peers: the same is read however the bytes are cut, nothing is kept beyond a capsule, and
+ * the cursor sees the same boundaries as a plain decoder. The first byte says how the second reader gets its bytes. */
 #include <stdlib.h>
 #include <string.h>
 

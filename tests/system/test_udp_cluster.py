@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The end of CONNECT-UDP: `carry: udp`. The clients speak RFC 9298 over HTTP/2 and HTTP/1.1 with code that is not Hermes'; the
-targets are real UDP sockets."""
+"""The end of CONNECT-UDP: `carry: udp`. The clients speak RFC 9298 over HTTP/2 and HTTP/1.1 with code that is not Hermes';
+the targets are real UDP sockets."""
 import json
 import os
 import socket

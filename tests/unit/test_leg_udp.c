@@ -290,7 +290,7 @@ static void malformed_streams_break_the_flow(void **state)
 		give("\0\4\0not", 6);
 		assert_int_equal(w.broken, FLOW_NONE);   /* never inside send() */
 		turn(10);
-		if (i == 2) {                            /* 65,545 may be on their way: a capsule of that length is not malformed yet */
+		if (i == 2) {                            /* not malformed before it is whole */
 			assert_int_equal(w.broken, FLOW_NONE);
 			static uint8_t rest[65545];
 			give(rest, sizeof(rest) - 7);

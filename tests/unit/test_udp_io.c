@@ -124,6 +124,34 @@ static void ipv6_batches(void **state)
 	neighbours_of_one_size_leave_together(AF_INET6);
 }
 
+/* Sockets without checksums cannot segment, nor can some routes. */
+static void without_offload_datagrams_leave_one_by_one(void **state)
+{
+	(void)state;
+	static char data[4000];
+	struct udp_sender *sender = udp_sender_new();
+	struct pair p = make_pair(AF_INET, 0);
+	unsigned taken, sent, too_long, messages;
+	char text[4096];
+	int one = 1;
+	memset(data, 'n', sizeof(data));
+	assert_int_equal(setsockopt(p.a, SOL_SOCKET, SO_NO_CHECK, &one, sizeof(one)), 0);
+	for (unsigned round = 0; round < 2; round++) {   /* the second time it is known */
+		add(sender, data, 50, 0);
+		add(sender, data, 1000, 300);
+		add(sender, data, 300, 0);
+		add(sender, data, 40, 0);
+		add(sender, data, 0, 0);
+		assert_int_equal(udp_flush(sender, p.a, &taken, &sent, &too_long), 0);
+		assert_int_equal(taken, 5);
+		assert_int_equal(sent, 8);
+		receive_all(p.b, text, sizeof(text), &messages);
+		assert_string_equal(text, "50n 300n 300n 300n 100n 300n 40n 0- ");
+	}
+	close_pair(&p);
+	udp_sender_free(sender);
+}
+
 static void full_batches_say_so(void **state)
 {
 	(void)state;
@@ -281,6 +309,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ipv4_batches),
 		cmocka_unit_test(ipv6_batches),
+		cmocka_unit_test(without_offload_datagrams_leave_one_by_one),
 		cmocka_unit_test(full_batches_say_so),
 		cmocka_unit_test(what_is_too_long_is_dropped_alone),
 		cmocka_unit_test(a_full_socket_keeps_the_rest),

@@ -9,7 +9,7 @@
 
 #define H2_CONNECTIONS 4             /* max_connections: 0 */
 #define OTHER_CONNECTIONS 1024
-#define UDP_SOCKETS 16384
+#define UDP_SOCKETS 65536
 #define ASK_AGAIN_US 5000000         /* a name that did not resolve */
 
 /* --- life -------------------------------------------------------------------------------------------------------- */

@@ -31,10 +31,10 @@ static int set(int fd, int level, int name, int value)
 /* Don't-fragment by the path's known MTU (RFC 9298 7); ECN stays not-ECT, the default. */
 static int set_family(int fd, int family, unsigned flags)
 {
-	bool v6 = family == AF_INET6;
-	int error = set(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO);
+	bool v6 = family == AF_INET6, fragments = flags & UDP_FRAGMENTS;
+	int error = set(fd, IPPROTO_IP, IP_MTU_DISCOVER, fragments ? IP_PMTUDISC_WANT : IP_PMTUDISC_DO);
 	if (v6)
-		error = set(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_DO);
+		error = set(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, fragments ? IPV6_PMTUDISC_WANT : IPV6_PMTUDISC_DO);
 	if (error == 0 && flags & UDP_PKTINFO)
 		error = v6 ? set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) : set(fd, IPPROTO_IP, IP_PKTINFO, 1);
 	if (error == 0 && flags & UDP_ORIGINAL)
@@ -46,16 +46,25 @@ static int set_family(int fd, int family, unsigned flags)
 	return error;
 }
 
+/* Without privilege net.core.rmem_max and wmem_max are the limit; what the supervisor has raised above them stays. */
+static void raise_buffer(int fd, int force, int name)
+{
+	int is = 0;
+	socklen_t length = sizeof(is);
+	if (getsockopt(fd, SOL_SOCKET, name, &is, &length) == 0 && is >= SOCKET_BUFFER)
+		return;
+	if (set(fd, SOL_SOCKET, force, SOCKET_BUFFER) != 0)
+		set(fd, SOL_SOCKET, name, SOCKET_BUFFER);
+}
+
 int udp_setup(int fd, int family, unsigned flags)
 {
 	int error = set_family(fd, family, flags);
 	if (error)
 		return error;
 	set(fd, IPPROTO_UDP, UDP_GRO, 1);              /* an old kernel gives single datagrams */
-	if (set(fd, SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER) != 0)
-		set(fd, SOL_SOCKET, SO_RCVBUF, SOCKET_BUFFER);
-	if (set(fd, SOL_SOCKET, SO_SNDBUFFORCE, SOCKET_BUFFER) != 0)
-		set(fd, SOL_SOCKET, SO_SNDBUF, SOCKET_BUFFER);
+	raise_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF);
+	raise_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
 	return 0;
 }
 

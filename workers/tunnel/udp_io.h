@@ -15,8 +15,10 @@
 #define UDP_RUN_MAX 128u              /* datagrams in one run: the most that any kernel gives or takes at once */
 
 /* Don't-fragment, ECN not-ECT, GRO on, buffers of 1 MiB, IP_PKTINFO where asked (wildcard listeners answer from the address
- * that they were asked at), IP_RECVORIGDSTADDR where asked (transparent), IP_RECVERR for connected ones. 0 or -errno. */
-enum { UDP_PKTINFO = 1, UDP_ORIGINAL = 2, UDP_CONNECTED = 4 };
+ * that they were asked at), IP_RECVORIGDSTADDR where asked (transparent), IP_RECVERR for connected ones. With
+ * UDP_FRAGMENTS what is longer than the path takes leaves in fragments (towards programs, as if their target had sent it). 0 or
+ * -errno. */
+enum { UDP_PKTINFO = 1, UDP_ORIGINAL = 2, UDP_CONNECTED = 4, UDP_FRAGMENTS = 8 };
 int udp_setup(int fd, int family, unsigned flags);
 
 /* Datagrams from one peer in one piece of memory: length bytes, each `segment` long, the last may be shorter. segment 0 with

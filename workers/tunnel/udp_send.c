@@ -48,7 +48,7 @@ void udp_sender_free(struct udp_sender *sender)
 	free(sender);
 }
 
-/* --- collecting ---------------------------------------------------------------------------------------------------- */
+/* --- collecting ------------------------------------------------------------------------------------------------ */
 
 static void copy_address(union resolve_address *out, const struct sockaddr_storage *address)
 {
@@ -171,9 +171,10 @@ bool udp_full(const struct udp_sender *sender)
 	return sender->n + ADD_MESSAGES > UDP_BATCH || sender->n_iov + PIECES_MAX > IOVECS;
 }
 
-/* --- sending ------------------------------------------------------------------------------------------------------- */
+/* --- sending --------------------------------------------------------------------------------------------------- */
 
-static void put_control(struct msghdr *header, struct cmsghdr **at, int level, int type, const void *data, size_t length)
+static void put_control(struct msghdr *header, struct cmsghdr **at, int level, int type, const void *data,
+                        size_t length)
 {
 	struct cmsghdr *c = *at ? CMSG_NXTHDR(header, *at) : CMSG_FIRSTHDR(header);
 	*c = (struct cmsghdr){.cmsg_level = level, .cmsg_type = type, .cmsg_len = CMSG_LEN(length)};
@@ -215,7 +216,8 @@ static void fill_header(struct msghdr *header, struct message *message, struct i
 	header->msg_controllen = used;
 }
 
-/* What to do about an error of the first message: 0: it counts as gone (the network's matter), else -errno for the caller. */
+/* What to do about an error of the first message: 0: it counts as gone (the network's matter), else -errno for the
+ * caller. */
 static int judge(const struct message *message, int error, int fd)
 {
 	if (error == EAGAIN || error == EWOULDBLOCK)
@@ -257,8 +259,8 @@ static size_t first_datagram(const struct message *message, struct iovec *out)
 	return n;
 }
 
-/* One datagram after the other, where the kernel or the route cannot segment. Returns 0 when all left (*some: at least one
- * did), or -errno. */
+/* One datagram after the other, where the kernel or the route cannot segment. Returns 0 when all left (*some: at least
+ * one did), or -errno. */
 static int send_each(struct message *message, int fd, unsigned *sent, unsigned *too_long, bool *some)
 {
 	_Alignas(struct cmsghdr) uint8_t control[CONTROL];
@@ -351,7 +353,7 @@ int udp_flush(struct udp_sender *sender, int fd, unsigned *taken, unsigned *sent
 	return error;
 }
 
-/* --- what the socket did not take ---------------------------------------------------------------------------------- */
+/* --- what the socket did not take ------------------------------------------------------------------------------ */
 
 struct udp_kept {
 	unsigned first, n;
@@ -386,7 +388,8 @@ struct udp_kept *udp_keep(struct udp_sender *sender)
 	return kept;
 }
 
-static const struct sockaddr_storage *address_or_none(const union resolve_address *address, struct sockaddr_storage *storage)
+static const struct sockaddr_storage *address_or_none(const union resolve_address *address,
+                                                      struct sockaddr_storage *storage)
 {
 	if (address->sa.sa_family == AF_UNSPEC)
 		return NULL;
