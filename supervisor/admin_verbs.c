@@ -86,6 +86,8 @@ static const struct admin_verb verbs[] = {
 	{"tunnels", "list", 0, 0, "", "TUN devices, and what enters and leaves the overlay there", NULL, nothing, NULL, admin_print_tunnels, false},
 	{"route", "explain", 1, 200, QUESTION, "where a request would go, and why", NULL, nothing, NULL, admin_print_decision, false},
 	{"policy", "explain", 1, 200, QUESTION, "which policies a request would meet, and why", NULL, nothing, NULL, admin_print_decision, false},
+	{"ping", NULL, 1, 200, "[--count N] [--interval S] [--max-hops N] [--user U] [--header NAME=VALUE]... [--listener L] [--cluster C] NODE", "whether a node is there, and how far away", NULL, nothing, admin_ping, NULL, false},
+	{"traceroute", NULL, 1, 200, "[--count N] [--max-hops N] [--user U] [--header NAME=VALUE]... [--method M] [--listener L] [--cluster C] TARGET", "the way to a target through the overlay, hop by hop", NULL, nothing, admin_traceroute, NULL, false},
 	{"config", "check", 1, 1, "FILE|-", "would this document be taken?", NULL, nothing, NULL, admin_print_change, true},
 	{"config", "apply", 1, 1, "FILE|-", "take this document, or say why not", NULL, nothing, NULL, admin_print_change, true},
 	{"config", "show", 0, 2, "[VERSION] [--origin]", "a version (default: the one in force) with all defaults, secrets as ***; --origin: as written", NULL, nothing, NULL, admin_print_document, false},

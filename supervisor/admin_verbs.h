@@ -35,6 +35,10 @@ int admin_run(const struct admin_call *call);
 int admin_print(const struct admin_call *call, const struct admin_reply *reply);
 int admin_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* admin_trace.c */
+int admin_ping(const struct admin_call *call);
+int admin_traceroute(const struct admin_call *call);
+
 /* admin_special.c */
 int admin_wait(const struct admin_call *call);
 int admin_watch(const struct admin_call *call);

@@ -25,7 +25,8 @@ static void conclude(struct ask *a)
 		bool nothing = !error && !a->length;
 		if (nothing && verb->route == ROUTE_ONE)
 			error = "no such thing: it may have ended";
-		ask_answer(a, error ? 1 : 0, error ? NULL : nothing ? "{}" : pieces, error);
+		unsigned refused = verb->route == ROUTE_ANY && a->status ? a->status : 1;
+		ask_answer(a, error ? refused : 0, error ? NULL : nothing ? "{}" : pieces, error);
 		return;
 	}
 	char *list = NULL;
@@ -76,8 +77,10 @@ void ask_workers(struct ask *a, const struct ipc_strs *args)
 			continue;
 		if (c && c->state != CHILD_STARTING && child_send(c, IPC_MSG_ADMIN_REQUEST, &m, -1))
 			a->waiting[a->n_waiting++] = slot;
-		else
+		else if (a->verb->route != ROUTE_ANY)
 			lines_addf(&a->errors, "%s is not there just now", slot->name);
+		if (a->n_waiting && a->verb->route == ROUTE_ANY)
+			break;
 	}
 	if (!a->n_waiting)
 		lines_addf(&a->errors, "nobody is there to answer: hermesd is still starting");
@@ -117,6 +120,8 @@ static void take_reply(struct ask *a, enum ipc_role role, const struct ipc_admin
 		lines_add(&a->errors, m->error ? m->error : "the worker refused");
 	else
 		a->answered++;
+	if (m->status)
+		a->status = m->status;
 	if (fd < 0) {
 		if (m->json)
 			add_piece(a, m->json, strlen(m->json), front);

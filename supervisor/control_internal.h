@@ -32,6 +32,7 @@ struct ask {
 	const struct verb *verb;
 	struct slot *waiting[65];    /* every tunnel worker, and one more: workers that have not answered */
 	unsigned n_waiting, answered;
+	unsigned status;             /* what a worker that refused said */
 	char *pieces;                /* what workers said so far, joined by commas */
 	size_t length;
 	struct lines errors;
@@ -58,6 +59,7 @@ enum route {
 	ROUTE_ROLE,     /* the worker of `role`: its document as it is */
 	ROUTE_LIST,     /* all workers of `role`: {"key": [all their objects]} */
 	ROUTE_ONE,      /* all workers of `role`: whichever knows it */
+	ROUTE_ANY,      /* one worker of `role`, whichever is there: its document as it is */
 	ROUTE_MERGED,   /* as ROUTE_LIST, also those of `also`; what they say of the same name becomes one object,
 	                 * where what `role` says comes first */
 };

@@ -279,6 +279,7 @@ static const struct verb verbs[] = {
 	{.name = "clusters undrain", .level = LEVEL_OPERATE, .route = ROUTE_ROLE, .role = IPC_ROUTER},
 	{.name = "tunnels list", .level = LEVEL_READ, .route = ROUTE_MERGED, .role = IPC_TUN_BRIDGE, .also = IPC_TUNNEL,
 	 .key = "tunnels"},
+	{.name = "probe", .level = LEVEL_OPERATE, .route = ROUTE_ANY, .role = IPC_TUNNEL},
 	{.name = "route explain", .level = LEVEL_READ, .handler = do_explain},
 	{.name = "policy explain", .level = LEVEL_READ, .handler = do_explain},
 	{.name = "config check", .level = LEVEL_READ, .handler = do_check},

@@ -11,7 +11,7 @@ _hermes_admin_names() {
 
 _hermes_admin_words() {
 	case $1 in
-	"") echo "status wait workers listeners flows clusters tunnels route policy config stats log reload stop bugreport" ;;
+	"") echo "status wait workers listeners flows clusters tunnels route policy ping traceroute config stats log reload stop bugreport" ;;
 	status) echo "--check" ;;
 	"status --check") echo "live ready" ;;
 	wait) echo "ready" ;;
@@ -29,6 +29,11 @@ _hermes_admin_words() {
 	"route explain"*" --ip-protocol" | "policy explain"*" --ip-protocol") echo "tcp udp icmp icmpv6 sctp" ;;
 	"route explain"* | "policy explain"*)
 		echo "--listener --user --peer --method --protocol --scheme --authority --path --source --header --time --ip-protocol --ip-source --ip-destination --ip-port" ;;
+	ping*" --listener" | traceroute*" --listener") _hermes_admin_names "listeners list" name ;;
+	ping*" --cluster" | traceroute*" --cluster") _hermes_admin_names "clusters list" cluster ;;
+	traceroute*" --method") echo "CONNECT CONNECT-UDP CONNECT-IP GET" ;;
+	ping*) echo "--count --interval --max-hops --user --header --listener --cluster" ;;
+	traceroute*) echo "--count --max-hops --user --header --method --listener --cluster" ;;
 	config) echo "check apply show diff history rollback" ;;
 	"config show"*) echo "--origin" ;;
 	log) echo "level" ;;
