@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "workers/tunnel/cluster.h"
 #include "workers/tunnel/fields.h"
 #include "workers/tunnel/flow_internal.h"
 #include "workers/tunnel/sf.h"
@@ -233,26 +232,16 @@ bool probe_begin(struct flow *flow)
 	return false;
 }
 
-/* The prober named the first step itself. */
-static void overrule(struct flow *flow, const char *cluster)
-{
-	struct decision *d = calloc(1, sizeof(*d));
-	if (!d)
-		abort();
-	d->refs = 1;
-	d->cluster = strdup(cluster);
-	d->retry.attempts = 1;
-	d->cluster_stats = cluster_stats(flow->tunnel->clusters, cluster);
-	decision_unref(flow->decision);
-	flow->decision = d;
-}
+struct decision *(*probe_named)(const struct leg *leg);
 
 bool probe_decided(struct flow *flow)
 {
 	const struct config_cluster *cluster = NULL;
-	const char *named = flow->in ? probe_ask_cluster(flow->in) : NULL;
-	if (named)
-		overrule(flow, named);
+	struct decision *named = flow->in && probe_named ? probe_named(flow->in) : NULL;
+	if (named) {
+		decision_unref(flow->decision);
+		flow->decision = named;
+	}
 	const struct decision *d = flow->decision;
 	if (!d)
 		return false;

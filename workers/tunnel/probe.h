@@ -20,6 +20,7 @@
 #define HOP_HEADER "hermes-hop"
 
 struct probe;
+struct decision;
 
 /* probe.c, for flow_begin.c. The user is known; before anybody is asked: a probe's flow asks about the head that it names. True:
  * it was answered. */
@@ -44,7 +45,8 @@ bool hop_read(const struct head *response, struct hop *hop);
  * one probe with Max-Forwards K from here, the way of the first step by our own decision or to cluster C. Answered by
  * worker_reply(), now or later. */
 void probe_ask(struct tunnel *tunnel, const struct ipc_admin_request *request);
-/* The cluster that the prober whose leg this is named for the first step; NULL: none, or another's leg. */
-const char *probe_ask_cluster(const struct leg *leg);
+/* Where a prober may name the first step itself: a decision for the flow of this leg, the caller's reference, or NULL where it named
+ * none or the leg is another's. probe_ask() sets it; the flow's side knows nothing of who asks. */
+extern struct decision *(*probe_named)(const struct leg *leg);
 
 #endif

@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "ipc/json.h"
+#include "workers/tunnel/ask.h"
+#include "workers/tunnel/cluster.h"
 #include "workers/tunnel/generation.h"
 #include "workers/tunnel/h1_parse.h"
 #include "workers/tunnel/head.h"
@@ -146,9 +148,17 @@ static const struct leg_ops ops = {
 	.close = on_close,
 };
 
-const char *probe_ask_cluster(const struct leg *leg)
+static struct decision *named(const struct leg *leg)
 {
-	return leg->ops == &ops ? ((const struct prober *)leg)->cluster : NULL;
+	const struct prober *p = leg->ops == &ops ? (const struct prober *)leg : NULL;
+	struct decision *d = p && p->cluster ? calloc(1, sizeof(*d)) : NULL;
+	if (!d)
+		return NULL;
+	d->refs = 1;
+	d->cluster = strdup(p->cluster);
+	d->retry.attempts = 1;
+	d->cluster_stats = cluster_stats(p->tunnel->clusters, p->cluster);
+	return d;
 }
 
 /* --- what it asks about ------------------------------------------------------------------------------------------------------ */
@@ -330,6 +340,7 @@ void probe_ask(struct tunnel *tunnel, const struct ipc_admin_request *request)
 		return worker_reply(tunnel->worker, request->id, 2, NULL, why);
 	}
 	probe_write(head, words.hops);
+	probe_named = named;
 	struct prober *p = prober_new(tunnel, request->id, &words);
 	struct timeval limit = {.tv_sec = words.timeout / 1000, .tv_usec = words.timeout % 1000 * 1000};
 	event_add(p->timer, &limit);
