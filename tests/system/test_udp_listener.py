@@ -17,10 +17,11 @@ DGRAM = socket.SOCK_DGRAM
 class UdpServer:
     """Answers each datagram by answer(data, address): bytes, a list of them, or None. Keeps what came."""
 
-    def __init__(self, answer=lambda data, _: data, address="127.0.0.1", port=0):
-        self.sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, DGRAM)
+    def __init__(self, answer=lambda data, _: data, address="127.0.0.1", port=0, sock=None):
+        self.sock = sock or socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, DGRAM)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        self.sock.bind((address, port))
+        if not sock:
+            self.sock.bind((address, port))
         self.port = self.sock.getsockname()[1]
         self.answer, self.got, self.peers = answer, [], set()
         self.thread = threading.Thread(target=self._serve, daemon=True)

@@ -128,7 +128,7 @@ static int bind_beside(int tcp, struct sockaddr_storage *bound, const char **why
 	transparent_unmap(bound);
 	length = without_port(bound);
 	int fd = socket(bound->ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd >= 0 && bind(fd, (struct sockaddr *)bound, length) == 0 && udp_setup(fd, bound->ss_family, 0) == 0 &&
+	if (fd >= 0 && bind(fd, (struct sockaddr *)bound, length) == 0 && udp_setup(fd, bound->ss_family, UDP_FRAGMENTS) == 0 &&
 	    getsockname(fd, (struct sockaddr *)bound, &length) == 0)
 		return fd;
 	*why = "no UDP socket could be made";

@@ -152,7 +152,7 @@ void transparent_socket_made(struct tunnel *tunnel, const struct ipc_socket_made
 		log_warn("no socket for answers", "address=%s error=%s", f->address, log_value(made->error));
 		return foreign_free(f);
 	}
-	int error = udp_setup(fd, strchr(f->address, '[') ? AF_INET6 : AF_INET, 0);
+	int error = udp_setup(fd, strchr(f->address, '[') ? AF_INET6 : AF_INET, UDP_FRAGMENTS);
 	if (error)
 		log_warn("cannot set up UDP socket", "address=%s error=%s", f->address, log_value(strerror(-error)));
 	f->socket = udp_socket_new(tunnel, NULL, fd);

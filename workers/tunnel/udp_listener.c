@@ -143,7 +143,8 @@ struct udp_listener *udp_listener_new(struct tunnel *tunnel, struct listener *li
 	*l = (struct udp_listener){.tunnel = tunnel, .listener = listener, .captured = captured};
 	getsockname(fd, (struct sockaddr *)&address, &length);
 	put_address(&address, &ignored, &l->port);
-	int error = udp_setup(fd, address.ss_family, captured ? UDP_ORIGINAL : is_any(&address) ? UDP_PKTINFO : 0);
+	unsigned what = captured ? UDP_ORIGINAL : is_any(&address) ? UDP_PKTINFO : 0;
+	int error = udp_setup(fd, address.ss_family, what | UDP_FRAGMENTS);
 	if (error)
 		log_error("cannot set up UDP socket", "listener=%s error=%s", listener->name, log_value(strerror(-error)));
 	l->socket = udp_socket_new(tunnel, listener->stats, fd);
