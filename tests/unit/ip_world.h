@@ -97,7 +97,8 @@ static struct fake *fake_of(struct flow *flow) { return (struct fake *)flow; }
 
 static struct fake *fake_new(struct head *request)
 {
-	static struct listener listener = {.name = "l"};
+	static struct config_listener config = {.name = (char *)"l", .accept = CONFIG_OVERLAY};
+	static struct listener listener = {.name = "l", .config = &config};
 	static struct origin origin = {.listener = &listener, .source_text = "192.0.2.9"};
 	struct fake *f = calloc(1, sizeof(*f)), **last = &world.flows;
 	f->flow.origin = &origin;
@@ -331,6 +332,7 @@ static int world_begin(void **state)
 	world.tunnel = (struct tunnel){.base = world.base, .stats = stats_new(16), .current = &world.generation};
 	world.tunnel.self = stats_set(world.tunnel.stats, STATS_WORKER, "tunnel-0");
 	world.tunnel.devices = devices_new(&world.tunnel);
+	world.tunnel.current = NULL;                    /* the queues come before the commit */
 	for (unsigned i = 0; i < 2; i++) {
 		int pair[2], size = 1 << 20;
 		struct ipc_tun_queue message = {.generation = 1, .device = world.tunnels[i].name, .queues = 1, .mtu = 1400};
@@ -340,6 +342,7 @@ static int world_begin(void **state)
 		world.kernel[i] = pair[0];
 		devices_add_queue(world.tunnel.devices, &message, pair[1]);
 	}
+	world.tunnel.current = &world.generation;
 	return 0;
 }
 
