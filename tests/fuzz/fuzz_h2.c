@@ -362,7 +362,7 @@ static void begin(uint8_t first)
 	w.listener_config = (struct config_listener){.name = (char *)"l", .accept = first & 2 ? CONFIG_OVERLAY : CONFIG_HTTP,
 		.limits = {.connections = 10, .streams = first & 4 ? 3 : 50, .header_bytes = 2000, .header_timeout = 1000,
 		           .idle_timeout = 1000, .abuse_events = first & 8 ? 20 : 1000}};
-	w.listener = (struct listener){"l", &w.listener_config, stats_set(stats, STATS_LISTENER, "l")};
+	w.listener = (struct listener){.name = "l", .config = &w.listener_config, .stats = stats_set(stats, STATS_LISTENER, "l")};
 	w.origin = (struct origin){.listener = &w.listener, .source_text = "127.0.0.1", .carry = "h2"};
 	w.server = first & 1;
 	w.eager = first & 16;

@@ -185,7 +185,8 @@ static int setup(void **state)
 	t.listener_config = (struct config_listener){.name = (char *)"l", .accept = CONFIG_HTTP,
 		.limits = {.connections = 10, .streams = 100, .header_bytes = 65536, .header_timeout = 10000,
 		           .idle_timeout = 10000, .abuse_events = 200}};
-	t.listener = (struct listener){"l", &t.listener_config, stats_set(t.tunnel.stats, STATS_LISTENER, "l")};
+	t.listener = (struct listener){.name = "l", .config = &t.listener_config,
+	                               .stats = stats_set(t.tunnel.stats, STATS_LISTENER, "l")};
 	t.origin = (struct origin){.listener = &t.listener, .source_text = "127.0.0.1", .carry = "h2"};
 	return 0;
 }
