@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The end of CONNECT-UDP: `carry: udp`. The clients speak RFC 9298 over HTTP/2 and HTTP/1.1 with code that is not Hermes';
 the targets are real UDP sockets."""
+import contextlib
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ import time
 import pytest
 
 import hermes
+import netlab
 import pairs
 from backends import NameServer
 from hermes import wait_for
@@ -24,15 +26,17 @@ class UdpTarget:
         self.sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self.sock.bind((address, 0))
-        self.port, self.got, self.peers = self.sock.getsockname()[1], [], set()
+        self.sock.settimeout(0.2)
+        self.port, self.got, self.peers, self.stopped = self.sock.getsockname()[1], [], set(), False
         self.thread = threading.Thread(target=self._serve, daemon=True)
         self.thread.start()
 
     def _serve(self):
-        while True:
-            data, peer = self.sock.recvfrom(65536)
-            if data == b"\0end":
-                return
+        while not self.stopped:
+            try:
+                data, peer = self.sock.recvfrom(65536)
+            except TimeoutError:
+                continue
             self.got.append(data)
             self.peers.add(peer)
             if data.startswith(b"flood "):
@@ -45,9 +49,7 @@ class UdpTarget:
         return self
 
     def __exit__(self, *exc):
-        name = self.sock.getsockname()
-        with socket.socket(self.sock.family, socket.SOCK_DGRAM) as s:
-            s.sendto(b"\0end", name[:2])
+        self.stopped = True
         self.thread.join(10)
         self.sock.close()
 
@@ -339,3 +341,83 @@ def test_ended_tunnels_leave_no_socket_behind(node, target):
         with UdpTunnel(node.port, "127.0.0.1", target.port) as t:
             assert t.ask(b"x") == b"x"
     wait_for(lambda: sockets() <= before, message="as few descriptors as before")
+
+
+# --- real paths --------------------------------------------------------------------------------------------------------------
+
+@contextlib.contextmanager
+def inside(namespace):
+    """Sockets made meanwhile belong to the namespace."""
+    with open("/proc/thread-self/ns/net") as own, open(f"/run/netns/{namespace.name}") as other:
+        netlab.enter(other.fileno())
+        try:
+            yield
+        finally:
+            netlab.enter(own.fileno())
+
+
+@pytest.fixture(scope="module")
+def far_away(session_tmp):
+    """A node, a router, and a target behind a link of 1,300 bytes; the router has no way to 10.72.0.0/16."""
+    folder = session_tmp / "udp-path"
+    folder.mkdir()
+    with netlab.Lab() as lab:
+        here, router, far = (lab.namespace(n) for n in ("uc-node", "uc-router", "uc-far"))
+        lab.link(here, "10.70.0.1/24", router, "10.70.0.2/24")
+        lab.link(router, "10.71.0.1/24", far, "10.71.0.2/24", mtu=1300)
+        here.run("ip", "route", "add", "default", "via", "10.70.0.2")
+        far.run("ip", "route", "add", "default", "via", "10.71.0.1")
+        router.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+        router.run("ip", "route", "add", "unreachable", "10.72.0.0/16")
+        config = {
+            "node": {"name": "end", "domain": "example.net", "tunnel_workers": 1},
+            "listeners": [{"name": "apps", "address": "127.0.0.1:12000", "accept": "http"}],
+            "clusters": [{"name": "anywhere", "carry": "udp", "endpoints": "target", "allow_targets": ["private"]}],
+            "routes": [{"match": {}, "cluster": "anywhere"}],
+            "telemetry": {"access_log": [{"to": str(folder / "access.log"), "format": "json"}]},
+        }
+        with inside(far):
+            target = UdpTarget("10.71.0.2")
+        with target, hermes.Node("end", config, folder, wrap=here.wrap) as n:
+            n.target, n.access = target, folder / "access.log"
+            n.tunnel = lambda host, port: _tunnel_inside(here, host, port)
+            yield n
+
+
+def _tunnel_inside(namespace, host, port):
+    with inside(namespace):
+        return UdpTunnel(12000, host, port)
+
+
+needs_lab = pytest.mark.skipif(not netlab.available(), reason="needs root and ip netns")
+
+
+@needs_lab
+def test_what_exceeds_the_path_is_dropped_and_the_tunnel_lives(far_away):
+    with far_away.tunnel("10.71.0.2", far_away.target.port) as t:
+        assert t.ask(b"s" * 1200) == b"s" * 1200
+        t.send(b"L" * 1400)                  # the router says that it is too long ...
+        assert t.ask(b"s" * 1200) == b"s" * 1200
+        wait_for(lambda: _known(t, far_away), message="the path's MTU to be known")
+        before = drops(far_away, "cluster_dropped_datagrams", "too_long")
+        t.send(*[b"L" * 1400] * 10, b"s" * 1200, b"s" * 1272)      # ... and then it is known, for runs of datagrams too
+        assert (t.receive(), t.receive()) == (b"s" * 1200, b"s" * 1272)
+        assert drops(far_away, "cluster_dropped_datagrams", "too_long") - before == 10
+        assert not any(d.startswith(b"L") for d in far_away.target.got)      # never in fragments
+
+
+def _known(tunnel, node):
+    before = drops(node, "cluster_dropped_datagrams", "too_long")
+    tunnel.send(b"L" * 1400)
+    assert tunnel.ask(b"s") == b"s"
+    return drops(node, "cluster_dropped_datagrams", "too_long") > before
+
+
+@needs_lab
+def test_an_unreachable_network_ends_the_tunnel_with_its_reason(far_away):
+    with far_away.tunnel("10.72.0.1", 7) as t:
+        assert t.status == 200
+        t.send(b"anybody?")
+        with pytest.raises(pairs.Cut):
+            t.receive()
+    wait_for(lambda: any(r["result"] == "destination_ip_unroutable" for r in records(far_away)), message="a record")
