@@ -92,7 +92,8 @@ def test_workers_are_not_root_and_inherit_nothing(node):
         assert "0" not in uids, role
         assert re.search(r"^Groups:\t\s*$", status, re.M), role
         held = int(re.search(r"^CapEff:\t(.*)$", status, re.M).group(1), 16)
-        assert held == (1 << 12 if role == "tun-bridge" else 0), role      # CAP_NET_ADMIN
+        # CAP_NET_ADMIN and CAP_NET_BIND_SERVICE
+        assert held == (1 << 12 | 1 << 10 if role == "tun-bridge" else 0), role
         environment = Path(f"/proc/{pids[0]}/environ").read_bytes().decode().split("\0")
         names = {line.split("=")[0] for line in environment if line}
         assert names <= {"PATH", "LANG", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "HERMES_LOG_LEVEL",
