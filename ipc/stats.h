@@ -66,9 +66,11 @@ enum stats_scope { STATS_WORKER, STATS_LISTENER, STATS_CLUSTER, STATS_ROUTE, STA
 	S(LISTENER, DROP_NO_TUNNEL, counter, "listener_dropped_datagrams", "reason=\"no_tunnel\"", stable, "UDP datagrams dropped") \
 	S(LISTENER, DROP_TABLE_FULL, counter, "listener_dropped_datagrams", "reason=\"table_full\"", stable, "UDP datagrams dropped") \
 	S(LISTENER, DROP_TOO_LONG, counter, "listener_dropped_datagrams", "reason=\"too_long\"", stable, "UDP datagrams dropped") \
+	S(LISTENER, DROP_SOCKET_FULL, counter, "listener_dropped_datagrams", "reason=\"socket_full\"", stable, "UDP datagrams dropped") \
 	S(CLUSTER, DROP_QUEUE_FULL, counter, "cluster_dropped_datagrams", "reason=\"queue_full\"", stable, "UDP datagrams dropped") \
 	S(CLUSTER, DROP_TOO_OLD, counter, "cluster_dropped_datagrams", "reason=\"too_old\"", stable, "UDP datagrams dropped") \
 	S(CLUSTER, DROP_TOO_LONG, counter, "cluster_dropped_datagrams", "reason=\"too_long\"", stable, "UDP datagrams dropped") \
+	S(CLUSTER, DROP_SOCKET_FULL, counter, "cluster_dropped_datagrams", "reason=\"socket_full\"", stable, "UDP datagrams dropped") \
 	S(WORKER, DROP_SOURCE, counter, "worker_dropped_packets", "reason=\"source\"", stable, "IP packets dropped")    \
 	S(WORKER, DROP_TTL, counter, "worker_dropped_packets", "reason=\"ttl\"", stable, "IP packets dropped")          \
 	S(WORKER, DROP_MALFORMED, counter, "worker_dropped_packets", "reason=\"malformed\"", stable, "IP packets dropped") \

@@ -240,6 +240,31 @@ static void a_full_socket_keeps_the_rest(void **state)
 	udp_sender_free(sender);
 }
 
+static void what_the_socket_had_no_room_for_is_told(void **state)
+{
+	(void)state;
+	static char data[1000];
+	struct pair p = make_pair(AF_INET, 0);
+	struct udp_losses losses = {0};
+	struct udp_received in[UDP_BATCH];
+	int small = 1, n;
+	unsigned got = 0, lost = 0;
+	setsockopt(p.b, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+	for (unsigned i = 0; i < 50; i++)
+		assert_int_equal(send(p.a, data, sizeof(data), 0), sizeof(data));
+	while ((n = udp_receive(p.b, in, UDP_BATCH)) > 0) {
+		got += (unsigned)n;
+		lost += udp_losses(&losses, in, n);
+	}
+	assert_true(got < 50);
+	assert_int_equal(send(p.a, data, sizeof(data), 0), sizeof(data));   /* it bears the number */
+	n = udp_receive(p.b, in, UDP_BATCH);
+	assert_int_equal(n, 1);
+	lost += udp_losses(&losses, in, n);
+	assert_int_equal(lost, 50 - got);
+	close_pair(&p);
+}
+
 static void unreachable_is_told_once(void **state)
 {
 	(void)state;
@@ -313,6 +338,7 @@ int main(void)
 		cmocka_unit_test(full_batches_say_so),
 		cmocka_unit_test(what_is_too_long_is_dropped_alone),
 		cmocka_unit_test(a_full_socket_keeps_the_rest),
+		cmocka_unit_test(what_the_socket_had_no_room_for_is_told),
 		cmocka_unit_test(unreachable_is_told_once),
 		cmocka_unit_test(answers_leave_from_the_address_that_was_asked),
 	};

@@ -37,6 +37,7 @@ struct udp_leg {
 	uint64_t last;                /* µs, of the last datagram after finish */
 	/* from the target */
 	struct datagram_queue queue;
+	struct udp_losses losses;
 	size_t outstanding;           /* given to the flow, not yet taken */
 };
 
@@ -86,10 +87,10 @@ static void fail_errno(struct udp_leg *leg, int error)
 	fail(leg, error == ECONNREFUSED ? FLOW_CONNECT_REFUSED : FLOW_UNROUTABLE, strerror(error));
 }
 
-static void count_too_long(struct udp_leg *leg, unsigned n)
+static void count(struct udp_leg *leg, enum stats_metric reason, uint32_t n)
 {
 	if (n > 0)
-		datagram_count_drop(leg->queue.stats, STATS_CLUSTER_DROP_TOO_LONG, 1, n);
+		datagram_count_drop(leg->queue.stats, reason, 1, n);
 }
 
 /* --- towards the target -------------------------------------------------------------------------------------------- */
@@ -99,7 +100,7 @@ static bool flush(struct udp_leg *leg)
 {
 	unsigned taken, sent, too_long;
 	int error = udp_flush(leg->tunnel->udp, leg->fd, &taken, &sent, &too_long);
-	count_too_long(leg, too_long);
+	count(leg, STATS_CLUSTER_DROP_TOO_LONG, too_long);
 	if (error == -EAGAIN) {
 		leg->kept = udp_keep(leg->tunnel->udp);
 		event_add(&leg->write, NULL);
@@ -175,7 +176,7 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 	unsigned sent, too_long;
 	(void)fd, (void)what;
 	int error = udp_flush_kept(leg->tunnel->udp, &leg->kept, leg->fd, &sent, &too_long);
-	count_too_long(leg, too_long);
+	count(leg, STATS_CLUSTER_DROP_TOO_LONG, too_long);
 	if (error == -EAGAIN)
 		return (void)event_add(&leg->write, NULL);
 	if (error)
@@ -254,6 +255,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	int n = udp_receive(fd, in, UDP_BATCH);
 	if (n < 0)
 		return fail_errno(leg, -n);
+	count(leg, STATS_CLUSTER_DROP_SOCKET_FULL, udp_losses(&leg->losses, in, n));
 	if (leg->finished)
 		leg->last = now_us();
 	leg->busy = true;

@@ -63,6 +63,7 @@ int udp_setup(int fd, int family, unsigned flags)
 	if (error)
 		return error;
 	set(fd, IPPROTO_UDP, UDP_GRO, 1);              /* an old kernel gives single datagrams */
+	set(fd, SOL_SOCKET, SO_RXQ_OVFL, 1);
 	raise_buffer(fd, SO_RCVBUFFORCE, SO_RCVBUF);
 	raise_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
 	return 0;
@@ -129,6 +130,8 @@ static void describe(unsigned i, struct udp_received *out)
 			memcpy(&segment, CMSG_DATA(c), sizeof(segment));
 			if (segment > 0 && (uint32_t)segment < out->length)
 				out->segment = (uint32_t)segment;
+		} else if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SO_RXQ_OVFL) {
+			memcpy(&out->lost, CMSG_DATA(c), sizeof(out->lost));
 		} else if (!has_port && local_address(c, &rx.to[i])) {
 			out->to = &rx.to[i];
 			has_port = original;
@@ -201,4 +204,14 @@ int udp_receive(int fd, struct udp_received *out, unsigned max)
 	}
 	rx.batch = bytes / (unsigned)got > LARGE ? LARGE_BATCH : UDP_BATCH;
 	return (int)n;
+}
+
+uint32_t udp_losses(struct udp_losses *losses, const struct udp_received *in, int n)
+{
+	if (n <= 0)
+		return 0;
+	uint32_t more = losses->known ? in[n - 1].lost - losses->seen : 0;
+	losses->known = true;
+	losses->seen = in[n - 1].lost;
+	return more;
 }

@@ -28,10 +28,16 @@ struct udp_received {
 	uint32_t length, segment;
 	const struct sockaddr_storage *from;  /* NULL: connected */
 	const struct sockaddr_storage *to;    /* local address by UDP_PKTINFO or UDP_ORIGINAL (with port); NULL: not known */
+	uint32_t lost;                        /* what the socket had no room for until this came, ever; wraps */
 };
 /* Returns how many were received (at most max, itself at most UDP_BATCH; fewer does not mean that no more wait), 0 when
  * none waits, or -errno (a pending ICMP error of a connected socket: -ECONNREFUSED etc.). */
 int udp_receive(int fd, struct udp_received *out, unsigned max);
+
+/* How many datagrams the socket had no room for since it was last asked; counted from the first that this process read. Zero
+ * is a new one. */
+struct udp_losses { bool known; uint32_t seen; };
+uint32_t udp_losses(struct udp_losses *losses, const struct udp_received *in, int n);
 
 /* Outgoing. A queue of this turn's datagrams as pieces of memory that others own; equal-sized neighbours to the same peer
  * leave as one GSO message. */

@@ -24,6 +24,7 @@ struct udp_listener {
 	uint16_t port;                /* own */
 	bool captured;                /* accept: transparent: the destination is the target */
 	uint64_t complained;          /* µs */
+	struct udp_losses losses;
 };
 
 struct key {
@@ -98,6 +99,12 @@ static struct udp_flow *begin_captured(struct udp_listener *l, const struct udp_
 	return flow;
 }
 
+static void count_losses(struct udp_listener *l, uint32_t n)
+{
+	if (n > 0)
+		stats_add(l->listener->stats, STATS_LISTENER_DROP_SOCKET_FULL, n);
+}
+
 static void on_readable(evutil_socket_t fd, short what, void *arg)
 {
 	struct udp_listener *l = arg;
@@ -107,6 +114,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	while (bytes < WAKE_BYTES && n >= FEW) {
 		n = udp_receive(fd, runs, UDP_BATCH);
+		count_losses(l, udp_losses(&l->losses, runs, n));
 		for (int i = 0; i < n; i++) {
 			struct key key;
 			make_key(&runs[i], &key);
