@@ -191,3 +191,31 @@ def test_a_denied_flow_ends(node, certs):
         wait_for(lambda: not carries(alice), message="the flow to end")
         program.stop(patience=0)
         assert len(program.counts) < program.sent
+
+
+def test_other_nodes_in_between(node, certs):
+    """Without certificates the far end cannot tell by which node a client came: the tunnel's secret id is enough."""
+    port, overlay, ways = free_port(DGRAM), free_port(), [free_port(), free_port()]
+
+    def plain(config):
+        for listener in config["listeners"]:
+            if listener["accept"] == "overlay":
+                listener["tls"] = False
+        for c in config["clusters"]:
+            c.pop("tls", None)
+        return config
+    with Echo() as echo:
+        far = node("ingress", plain(far_config(certs, overlay, echo.port)))
+        for i, way in enumerate(ways):
+            node(f"way{i}", plain(middle_config(certs, way, overlay, name=f"way{i}")))
+        config = plain(client_config(certs, port, ways[0]))
+        alice = node("alice", config)
+        program = Numbered(port)
+        steady(program)
+        for i in range(4):
+            config["clusters"][0]["endpoints"] = [f"127.0.0.1:{ways[1 - i % 2]}"]
+            alice.reload(config)
+            steady(program)
+        program.stop()
+        program.check(echo)
+        assert len(echo.peers) == 1 and far.log().count("tunnel joined") == 4

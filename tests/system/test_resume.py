@@ -144,3 +144,25 @@ def test_a_program_that_leaves_takes_its_tunnel_along(node, certs):
         wait_for(lambda: not states(far), message="the far end to let go")
         far.wait_log("tunnel lost")
         relay.close()
+
+
+def test_over_http1(node, certs):
+    """The same with Upgrade (RFC 9298 3.2) on a connection of its own."""
+    port, overlay = free_port(DGRAM), free_port()
+    with Echo() as echo:
+        far = far_config(certs, overlay, echo.port)
+        far["listeners"] = [{"name": "plain", "address": f"127.0.0.1:{overlay}", "accept": "http"}]
+        far = node("ingress", far)
+        relay = Relay(overlay)
+        config = client_config(certs, port, relay.port)
+        config["clusters"] = [{"name": "ingress", "carry": "h1", "endpoints": [f"127.0.0.1:{relay.port}"]}]
+        node("alice", config)
+        program = Numbered(port)
+        program.answered(100)
+        for _ in range(3):
+            relay.reset()
+            program.answered(500)
+        program.stop()
+        program.check(echo)
+        assert len(echo.peers) == 1 and far.log().count("tunnel joined") >= 3
+        relay.close()
