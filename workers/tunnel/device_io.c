@@ -60,10 +60,11 @@ void device_reject(struct device *d, enum ip_icmp kind, uint32_t mtu, const uint
                    const struct ip_packet *ip)
 {
 	uint8_t error[IP_ICMP_MAX];
-	struct in6_addr own = device_address(d, ip->version == 4);
 	if (!device_icmp_allowed(d))
 		return;
-	size_t n = ip_icmp_error(error, kind, mtu, packet, length, ip, &own);
+	/* From where the packet wanted to go: the kernel takes nothing from a device that claims to be from one of this machine's
+	 * own addresses, nor what leads elsewhere than its source (rp_filter). */
+	size_t n = ip_icmp_error(error, kind, mtu, packet, length, ip, &ip->destination);
 	if (n)
 		device_write_packet(d, error, n);
 }
