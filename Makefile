@@ -110,7 +110,7 @@ $(BUILD)/lib/bench.a: $(call objects,tests/bench/lib)
 $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/%.o $(BUILD)/lib/bench.a $(ARCHIVES)
 	@mkdir -p $(@D); echo "  link $@"
 	@$(CC) $(LDFLAGS) -o $@ $< -Wl,--start-group $(filter %.a,$^) -Wl,--end-group $(LDLIBS)
-bench-programs: $(BENCH_PROGRAMS)
+bench-programs: $(BENCH_PROGRAMS) netlab
 bench:
 	@packaging/deps.sh build run bench
 	@$(MAKE) --no-print-directory -j$(shell nproc) all bench-programs
@@ -138,7 +138,7 @@ help:
 	@echo "make demo-udp   a UDP video over a path that loses packets, direct and through two nodes (root)"
 	@echo "make demo-ip    TUN devices: two users, the same address, different servers, and a move (root)"
 	@echo "make check      unit tests, fuzz targets and system tests under sanitizers"
-	@echo "make bench      speed and memory beside nghttpx and HAProxy (QUICK=1: shorter)"
+	@echo "make bench      speed and memory beside nghttpx, HAProxy, nginx and VPNs (QUICK=1: shorter)"
 	@echo "make deps       install the Debian packages that are missing"
 	@echo "make install    DESTDIR= PREFIX=$(PREFIX)"
 	@echo "make clean"

@@ -42,6 +42,7 @@ for package in "${missing[@]}"; do
 	mariadb-server) service=mariadb ;;
 	haproxy) service=haproxy ;;
 	nghttp2-proxy) service=nghttpx ;;
+	openvpn | ocserv) service=$package ;;
 	*) continue ;;
 	esac
 	systemctl disable "$service" > /dev/null 2>&1 || update-rc.d "$service" disable > /dev/null 2>&1 || :

@@ -34,7 +34,7 @@ class World:
             ns.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=1024 65000", "net.ipv4.tcp_tw_reuse=1",
                    "net.core.somaxconn=8192")
         self.processes = []
-        self.core = {}
+        self.number = os.getpid()
 
     @staticmethod
     def address(link, right=True):
@@ -55,21 +55,19 @@ class World:
 
     def late(self, milliseconds):
         """A second link between p and q, with this one-way delay."""
-        script = Path(__file__).parent / "delay.py"
-        p, q = self.ns["p"].name, self.ns["q"].name
-        process = subprocess.Popen(["taskset", "-c", str(ENDS), sys.executable, str(script), str(milliseconds),
-                                    p, f"{self.LATE[0]}/24", q, f"{self.LATE[1]}/24"], stdout=subprocess.PIPE, text=True)
-        self.processes.append(process)
-        if process.stdout.readline() != "up\n":
-            raise RuntimeError("the late link did not come up")
+        self.lab.emulated_link(self.ns["p"], f"{self.LATE[0]}/24", self.ns["q"], f"{self.LATE[1]}/24", delay=f"{milliseconds}ms")
 
-    def load(self, *args, core=ENDS, timeout=300, ns="c"):
-        """Runs the load generator in the client's namespace; its JSON."""
-        command = self.wrap(ns, core)([BUILD / "bench/load", *args])
+    def tool(self, program, *args, core=ENDS, timeout=300, ns="c"):
+        """Runs one of the bench's programs in a namespace; its JSON."""
+        command = self.wrap(ns, core)([BUILD / "bench" / program, *args])
         done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=timeout)
         if done.returncode:
-            raise RuntimeError(f"load {' '.join(map(str, args))}: {done.stderr.strip()}")
+            raise RuntimeError(f"{program} {' '.join(map(str, args))}: {done.stderr.strip()}")
         return json.loads(done.stdout)
+
+    def load(self, *args, **kw):
+        """The load generator, in the client's namespace where no other is named."""
+        return self.tool("load", *args, **kw)
 
     def wait_port(self, ns, address, port, process=None, timeout=20):
         probe = f"exec 3<>/dev/tcp/{address}/{port}"

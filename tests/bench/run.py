@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """make bench, part one: CONNECT over HTTP/2 and TLS, one hop and two, beside nghttpx and HAProxy in the same run.
 
-    run.py [PART...]      bulk latency requests late memory (default: all)
+    run.py [PART...]      bulk latency requests late memory, and udp ip of part two (datagrams.py); default: all
     QUICK=1               fewer and shorter rounds       PEERS="nghttpx haproxy hermes"   some only
     BENCH_MB=2048         size of a bulk transfer
 
@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import datagrams
 import lab
 import peers
 from lab import ENDS, PROXIES, World, cpu_seconds, pss_kib, summary
@@ -182,8 +183,7 @@ class Bench:
             self.results[f"memory_{links}"] = {n: {f: summary(v) for f, v in fs.items()} for n, fs in got.items()}
 
 
-def main():
-    parts = sys.argv[1:] or ["bulk", "latency", "requests", "late", "memory"]
+def part_one(parts):
     out = lab.BUILD / "bench"
     folder = Path(tempfile.mkdtemp(prefix="hermes-bench-"))
     folder.chmod(0o755)
@@ -214,6 +214,13 @@ def main():
         return 1
     shutil.rmtree(folder, ignore_errors=True)
     return 0
+
+
+def main():
+    parts = sys.argv[1:] or ["bulk", "latency", "requests", "late", "memory", "udp", "ip"]
+    two = [part for part in parts if part in ("udp", "ip")]
+    one = [part for part in parts if part not in two]
+    return max(part_one(one) if one else 0, datagrams.main(two) if two else 0)
 
 
 if __name__ == "__main__":
