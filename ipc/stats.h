@@ -61,24 +61,24 @@ enum stats_scope { STATS_WORKER, STATS_LISTENER, STATS_CLUSTER, STATS_ROUTE, STA
 	S(WORKER, RECORDS_DROPPED, counter, "worker_dropped_records", "", stable, "Access records that telemetry did not take") \
 	S(WORKER, BUFFERED, gauge, "worker_buffered_bytes", "", unstable, "Payload held in slabs now")                \
 	S(WORKER, ASK_TIME, histogram, "worker_decision_duration_seconds", "", stable, "From question to decision")           \
-	S(LISTENER, DROP_QUEUE_FULL, counter, "listener_dropped_datagrams", "reason=\"queue_full\"", stable, "UDP datagrams dropped") \
-	S(LISTENER, DROP_TOO_OLD, counter, "listener_dropped_datagrams", "reason=\"too_old\"", stable, "UDP datagrams dropped") \
-	S(LISTENER, DROP_NO_TUNNEL, counter, "listener_dropped_datagrams", "reason=\"no_tunnel\"", stable, "UDP datagrams dropped") \
-	S(LISTENER, DROP_TABLE_FULL, counter, "listener_dropped_datagrams", "reason=\"table_full\"", stable, "UDP datagrams dropped") \
-	S(LISTENER, DROP_TOO_LONG, counter, "listener_dropped_datagrams", "reason=\"too_long\"", stable, "UDP datagrams dropped") \
-	S(LISTENER, DROP_SOCKET_FULL, counter, "listener_dropped_datagrams", "reason=\"socket_full\"", stable, "UDP datagrams dropped") \
-	S(CLUSTER, DROP_QUEUE_FULL, counter, "cluster_dropped_datagrams", "reason=\"queue_full\"", stable, "UDP datagrams dropped") \
-	S(CLUSTER, DROP_TOO_OLD, counter, "cluster_dropped_datagrams", "reason=\"too_old\"", stable, "UDP datagrams dropped") \
-	S(CLUSTER, DROP_TOO_LONG, counter, "cluster_dropped_datagrams", "reason=\"too_long\"", stable, "UDP datagrams dropped") \
-	S(CLUSTER, DROP_SOCKET_FULL, counter, "cluster_dropped_datagrams", "reason=\"socket_full\"", stable, "UDP datagrams dropped") \
-	S(WORKER, DROP_SOURCE, counter, "worker_dropped_packets", "reason=\"source\"", stable, "IP packets dropped")    \
-	S(WORKER, DROP_TTL, counter, "worker_dropped_packets", "reason=\"ttl\"", stable, "IP packets dropped")          \
-	S(WORKER, DROP_MALFORMED, counter, "worker_dropped_packets", "reason=\"malformed\"", stable, "IP packets dropped") \
-	S(WORKER, DROP_POLICY, counter, "worker_dropped_packets", "reason=\"policy\"", stable, "IP packets dropped")    \
-	S(WORKER, DROP_NO_ROUTE, counter, "worker_dropped_packets", "reason=\"no_route\"", stable, "IP packets dropped") \
-	S(WORKER, DROP_QUEUE_FULL, counter, "worker_dropped_packets", "reason=\"queue_full\"", stable, "IP packets dropped") \
-	S(WORKER, DROP_TOO_OLD, counter, "worker_dropped_packets", "reason=\"too_old\"", stable, "IP packets dropped")  \
-	S(WORKER, DROP_TOO_LONG, counter, "worker_dropped_packets", "reason=\"too_long\"", stable, "IP packets dropped")
+	S(LISTENER, DROP_QUEUE_FULL, counter, "listener_dropped_datagrams", "reason=\"queue_full\"", stable, "UDP datagrams dropped, by reason") \
+	S(LISTENER, DROP_TOO_OLD, counter, "listener_dropped_datagrams", "reason=\"too_old\"", stable, "UDP datagrams dropped, by reason") \
+	S(LISTENER, DROP_NO_TUNNEL, counter, "listener_dropped_datagrams", "reason=\"no_tunnel\"", stable, "UDP datagrams dropped, by reason") \
+	S(LISTENER, DROP_TABLE_FULL, counter, "listener_dropped_datagrams", "reason=\"table_full\"", stable, "UDP datagrams dropped, by reason") \
+	S(LISTENER, DROP_TOO_LONG, counter, "listener_dropped_datagrams", "reason=\"too_long\"", stable, "UDP datagrams dropped, by reason") \
+	S(LISTENER, DROP_SOCKET_FULL, counter, "listener_dropped_datagrams", "reason=\"socket_full\"", stable, "UDP datagrams dropped, by reason") \
+	S(CLUSTER, DROP_QUEUE_FULL, counter, "cluster_dropped_datagrams", "reason=\"queue_full\"", stable, "UDP datagrams dropped, by reason") \
+	S(CLUSTER, DROP_TOO_OLD, counter, "cluster_dropped_datagrams", "reason=\"too_old\"", stable, "UDP datagrams dropped, by reason") \
+	S(CLUSTER, DROP_TOO_LONG, counter, "cluster_dropped_datagrams", "reason=\"too_long\"", stable, "UDP datagrams dropped, by reason") \
+	S(CLUSTER, DROP_SOCKET_FULL, counter, "cluster_dropped_datagrams", "reason=\"socket_full\"", stable, "UDP datagrams dropped, by reason") \
+	S(WORKER, DROP_SOURCE, counter, "worker_dropped_packets", "reason=\"source\"", stable, "IP packets dropped, by reason")    \
+	S(WORKER, DROP_TTL, counter, "worker_dropped_packets", "reason=\"ttl\"", stable, "IP packets dropped, by reason")          \
+	S(WORKER, DROP_MALFORMED, counter, "worker_dropped_packets", "reason=\"malformed\"", stable, "IP packets dropped, by reason") \
+	S(WORKER, DROP_POLICY, counter, "worker_dropped_packets", "reason=\"policy\"", stable, "IP packets dropped, by reason")    \
+	S(WORKER, DROP_NO_ROUTE, counter, "worker_dropped_packets", "reason=\"no_route\"", stable, "IP packets dropped, by reason") \
+	S(WORKER, DROP_QUEUE_FULL, counter, "worker_dropped_packets", "reason=\"queue_full\"", stable, "IP packets dropped, by reason") \
+	S(WORKER, DROP_TOO_OLD, counter, "worker_dropped_packets", "reason=\"too_old\"", stable, "IP packets dropped, by reason")  \
+	S(WORKER, DROP_TOO_LONG, counter, "worker_dropped_packets", "reason=\"too_long\"", stable, "IP packets dropped, by reason")
 
 enum stats_metric {
 #define S(SCOPE, ID, kind, family, labels, stability, help) STATS_##SCOPE##_##ID,
