@@ -8,8 +8,8 @@
  * tun-bridge learns it from HERMES_NET_SLOT; without one it changes nothing. */
 #define NET_SLOTS 16u
 
-/* SO_MARK of sockets that the supervisor makes: what they send is the overlay's own and is never captured. (The workers' own
- * sockets are known by their user.) */
+/* SO_MARK of sockets that the supervisor makes, and of connections accepted there: what they send is the overlay's own, never
+ * enters a TUN device of ours and is never captured. (The workers' own sockets are known by their user.) */
 #define NET_MARK_SELF 0x4845ff00u
 /* Packets to be captured: + slot. */
 #define NET_MARK_CAPTURE 0x48450000u

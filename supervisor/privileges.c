@@ -126,7 +126,7 @@ void privileges_own_socket(const struct privileges *p, int fd)
 	const uint32_t mark = NET_MARK_SELF;
 	if (!p->root)
 		return;
-	/* ip rules look at the user of the socket, nftables at who opened its file: that stays us */
-	if (fchown(fd, p->uid, (gid_t)-1) || setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)))
+	/* not by giving it to the workers' user: whoever has that user (nobody) could then join its port */
+	if (setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof(mark)))
 		log_debug("socket not marked", "error=%s", log_value(strerror(errno)));
 }

@@ -148,7 +148,7 @@ def told_udp(namespace, address, port=7000):
 def test_devices_come_and_go(two, lab):
     here = two.here
     assert "10.8.0.2/32" in says(lab.a, "ip", "-o", "address", "show", "dev", "hermes0")
-    assert "10.77.2.0/24 dev hermes0" in says(lab.a, "ip", "route", "show", "table", "4822")
+    assert "10.77.2.0/24 dev hermes0" in says(lab.a, "ip", "route", "show", "table", "4823")
     assert "hermes0" not in says(lab.a, "ip", "route", "show", "table", "main")
     shown = device(here)
     assert shown["state"] == "up" and shown["addresses"] == ["10.8.0.2/32"] and shown["mtu"] == 1500 and shown["queues"] == 1
@@ -183,6 +183,20 @@ def test_a_living_device_changes(two, lab):
     assert not leftovers(lab.c)
 
 
+def test_devices_follow_the_number_of_workers(two, lab):
+    """Whose a device is depends on it."""
+    before, owners = index(lab.a), set()
+    beside = Pinging(lab.a, "10.77.2.2")
+    for workers in 1, 3, 4, 2:
+        two.here.reload({**two.alice, "node": {**two.alice["node"], "tunnel_workers": workers}})
+        two.here.admin("wait", "ready", "--timeout", "20")
+        owners.add(device(two.here)["worker"])
+        wait_for(lambda: pings(lab.a, "10.77.2.2", 1, 2), 15, message=f"a ping with {workers} workers")
+    sent, received = beside.counts()
+    assert received > 10 and len(owners) > 1
+    assert index(lab.a) == before
+
+
 def test_what_cannot_be_made_is_refused(two, lab):
     lab.a.run("ip", "tuntap", "add", "name", "taken0", "mode", "tun")
     bad = {**two.alice, "tunnels": [*two.alice["tunnels"], {"name": "new0", "addresses": ["10.8.3.1/32"]},
@@ -212,7 +226,7 @@ def test_workers_fall_and_the_device_stays(two, lab):
     # the tunnel worker that moves the packets: they wait in the device until its successor takes them on
     worker = next(w for w in two.here.admin("workers", "list", json=True)["workers"] if w["name"] == f"tunnel-{owner}")
     os.kill(worker["pid"], signal.SIGKILL)
-    assert "10.77.2.0/24 dev hermes0" in says(lab.a, "ip", "route", "show", "table", "4822")
+    assert "10.77.2.0/24 dev hermes0" in says(lab.a, "ip", "route", "show", "table", "4823")
     assert pings(lab.a, "10.77.2.2", 5, 20) == 5
     assert index(lab.a) == before and device(two.here)["addresses"] == ["10.8.0.2/32"]
 
@@ -231,10 +245,10 @@ def test_two_in_one_namespace_do_not_meet(two, lab, certs, node):
     other = node("bob", {**alice(certs), "node": {"name": "bob", "domain": "example.net"}, "identity": certs.identity("bob"),
                          "tunnels": [{"name": "hermes1", "addresses": ["10.8.0.3/32"],
                                       "networks": [{"prefix": "10.77.3.0/24"}]}]}, wrap=lab.a.wrap)
-    assert "10.77.3.0/24 dev hermes1" in says(lab.a, "ip", "route", "show", "table", "4826")
+    assert "10.77.3.0/24 dev hermes1" in says(lab.a, "ip", "route", "show", "table", "4831")
     other.stop()
-    assert "10.77.2.0/24 dev hermes0" in says(lab.a, "ip", "route", "show", "table", "4822")
-    assert "4826" not in says(lab.a, "ip", "rule")
+    assert "10.77.2.0/24 dev hermes0" in says(lab.a, "ip", "route", "show", "table", "4823")
+    assert "4831" not in says(lab.a, "ip", "rule")
     assert pings(lab.a, "10.77.2.2") == 3
 
 
@@ -251,10 +265,14 @@ def test_tun_bridge_may_little(two):
 def test_the_overlay_itself_never_enters_a_device(two, lab):
     """Everything is to go into the device, also the address of the next hop."""
     tunnel = {**two.alice["tunnels"][0], "networks": [{"prefix": "0.0.0.0/0"}], "exclude": ["10.77.1.99/32"]}
-    two.here.reload({**two.alice, "tunnels": [tunnel]})
+    two.here.reload({**two.alice, "tunnels": [tunnel], "listeners": [
+        {"name": "apps", "address": "10.77.1.1:3129", "accept": "tcp", "target": "NOBODY:1"}]})
     assert "hermes0" in says(lab.a, "ip", "route", "get", "10.77.1.2")
     assert "hermes0" not in says(lab.a, "ip", "route", "get", "10.77.1.99")
     assert pings(lab.a, "10.77.2.2") == 3
+    # nor does what our listeners answer, from the first packet on
+    connect = "import socket; socket.create_connection(('10.77.1.1', 3129), 5)"
+    lab.b.run("/usr/bin/python3", "-c", connect)
     two.there.stop()
     two.there.start()                   # new connections stay out as well
     assert pings(lab.a, "10.77.2.2", 3, 20) == 3

@@ -125,12 +125,12 @@ static void makes_a_device(void **state)
 	HAS("ip -o addr show dev hermes0", "10.8.0.2/24");
 	HAS("ip -o addr show dev hermes0", "fd00::2/64");
 	HAS_NOT("ip -o addr show dev hermes0", "fe80:");
-	HAS("ip route show table 4822", "10.0.0.0/8 dev hermes0");
-	HAS("ip route show table 4822", "10.8.0.0/24 dev hermes0");
-	HAS("ip route show table 4822", "throw 10.1.0.0/16");
-	HAS("ip -6 route show table 4822", "fd01::/16 dev hermes0");
-	HAS("ip rule", "not from all uidrange 0-0 lookup 4822 proto 72");
-	HAS("ip -6 rule", "lookup 4822");
+	HAS("ip route show table 4823", "10.0.0.0/8 dev hermes0");
+	HAS("ip route show table 4823", "10.8.0.0/24 dev hermes0");
+	HAS("ip route show table 4823", "throw 10.1.0.0/16");
+	HAS("ip -6 route show table 4823", "fd01::/16 dev hermes0");
+	HAS("ip rule", "not from all uidrange 0-0 lookup 4823 proto 72");
+	HAS("ip -6 rule", "lookup 4823");
 	HAS_NOT("ip route show table main", "hermes0");
 	ipc_send(channel, IPC_MSG_ADMIN_REQUEST, &(struct ipc_admin_request){.id = 5, .verb = "tunnels list"}, -1);
 	wait_for("\"routes\":[\"10.0.0.0/8\",\"10.8.0.0/24\"");
@@ -144,9 +144,10 @@ static void keeps_the_overlay_out(void **state)
 	(void)state;
 	alone();
 	apply(1, TUNNEL "networks: [{prefix: 10.0.0.0/8}], exclude: 10.1.0.0/16}\n");
-	HAS("ip route get 10.2.3.4 uid 1", "dev hermes0 table 4822");
+	HAS("ip route get 10.2.3.4 uid 1", "dev hermes0 table 4823");
 	HAS_NOT("ip route get 10.2.3.4 uid 0 2>&1", "hermes0");
 	HAS_NOT("ip route get 10.1.3.4 uid 1 2>&1", "hermes0");
+	HAS_NOT("ip route get 10.2.3.4 uid 1 mark 0x4845ff00 2>&1", "hermes0");   /* the supervisor's sockets */
 }
 
 static void changes_a_living_device(void **state)
@@ -165,10 +166,10 @@ static void changes_a_living_device(void **state)
 	HAS("ip -o addr show dev hermes0", "10.9.0.1/32");
 	HAS_NOT("ip -o addr show dev hermes0", "10.8.0.2/");
 	HAS_NOT("ip -o addr show dev hermes0", "fd00::");
-	HAS("ip route show table 4822", "10.0.0.0/9 dev hermes0");
-	HAS("ip route show table 4822", "192.0.2.0/24 dev hermes0");
-	HAS_NOT("ip route show table 4822", "10.0.0.0/8");
-	HAS_NOT("ip -6 rule", "4822");
+	HAS("ip route show table 4823", "10.0.0.0/9 dev hermes0");
+	HAS("ip route show table 4823", "192.0.2.0/24 dev hermes0");
+	HAS_NOT("ip route show table 4823", "10.0.0.0/8");
+	HAS_NOT("ip -6 rule", "4823");
 	ipc_send(channel, IPC_MSG_ADMIN_REQUEST, &(struct ipc_admin_request){.id = 5, .verb = "tunnels list"}, -1);
 	wait_for("\"queues\":3,\"offload\":[],");
 }
@@ -191,12 +192,12 @@ static void what_is_not_committed_leaves_no_trace(void **state)
 	while (n_held > 1)
 		close(held[--n_held].fd);
 	HAS_NOT("ip -o link", "hermes1");
-	HAS("ip route show table 4822", "10.0.0.0/8");
+	HAS("ip route show table 4823", "10.0.0.0/8");
 	HAS_NOT("ip route show table all", "172.16.0.0/12");
 	apply(4, NODE);
 	drop_held();
 	HAS_NOT("ip -o link", "hermes");
-	HAS_NOT("ip rule", "4822");
+	HAS_NOT("ip rule", "4823");
 }
 
 static void a_foreign_device_is_left_alone(void **state)
@@ -220,7 +221,7 @@ static void a_new_one_takes_the_device_over(void **state)
 	apply(1, yaml);
 	assert_int_equal(system("ip addr add 10.77.0.1/32 dev hermes0"), 0);
 	restart(state);
-	HAS("ip route show table 4822", "10.0.0.0/8 dev hermes0");
+	HAS("ip route show table 4823", "10.0.0.0/8 dev hermes0");
 	apply(1, yaml);
 	assert_null(strstr(got, "queue hermes0"));
 	HAS("ip -o addr show dev hermes0", "10.8.0.2/24");
@@ -229,7 +230,7 @@ static void a_new_one_takes_the_device_over(void **state)
 	assert_int_equal(system("ip link del hermes0"), 0);
 	apply(2, yaml);
 	assert_non_null(strstr(got, "queue hermes0 0 of 1;"));
-	HAS("ip route show table 4822", "10.0.0.0/8 dev hermes0");
+	HAS("ip route show table 4823", "10.0.0.0/8 dev hermes0");
 }
 
 static void leftovers_of_a_killed_run_go(void **state)
@@ -241,11 +242,11 @@ static void leftovers_of_a_killed_run_go(void **state)
 	drop_held();
 	restart(state);
 	HAS_NOT("ip -o link", "hermes0");
-	HAS("ip route show table 4822", "throw 10.1.0.0/16");
-	HAS("ip rule", "4822");
-	assert_int_equal(system("ip rule add pref 77 lookup 4822 && nft add table inet other"), 0);
+	HAS("ip route show table 4823", "throw 10.1.0.0/16");
+	HAS("ip rule", "4823");
+	assert_int_equal(system("ip rule add pref 77 lookup 4823 && nft add table inet other"), 0);
 	apply(1, NODE);
-	HAS_NOT("ip route show table 4822", "throw");
+	HAS_NOT("ip route show table 4823", "throw");
 	HAS_NOT("ip rule", "proto 72");
 	HAS("ip rule", "77:");                  /* no rule of ours */
 	HAS_NOT("nft list ruleset", "inet hermes");
@@ -274,25 +275,25 @@ static void the_far_end_gives_addresses(void **state)
 	const char *one[] = {"10.8.0.7/32", "fd00::7/128", "127.0.0.2/32", "junk"}, *routes[] = {"10.3.0.0/16", "172.16.0.0/12"};
 	const char *two[] = {"10.8.0.8/32"};
 	apply(1, NODE "tunnels: [{name: hermes0, addresses: assigned, networks: [{prefix: 10.0.0.0/8}]}]\n");
-	HAS("ip route show table 4822", "10.0.0.0/8");       /* nothing leaks while there is no address */
+	HAS("ip route show table 4823", "10.0.0.0/8");       /* nothing leaks while there is no address */
 	ipc_send(channel, IPC_MSG_TUN_ADDRESSES,
 	         &(struct ipc_tun_addresses){.device = "hermes0", .addresses = {one, 4}, .routes = {routes, 2}}, -1);
 	sync_with_worker();
 	HAS("ip -o addr show dev hermes0", "10.8.0.7/32");
 	HAS("ip -o addr show dev hermes0", "fd00::7/128");
 	HAS_NOT("ip -o addr show dev hermes0", "127.0.0.2");
-	HAS("ip route show table 4822", "10.3.0.0/16");
+	HAS("ip route show table 4823", "10.3.0.0/16");
 	HAS_NOT("ip route show table all", "172.16.0.0/12");  /* not within the networks */
 	ipc_send(channel, IPC_MSG_TUN_ADDRESSES, &(struct ipc_tun_addresses){.device = "hermes0", .addresses = {two, 1}}, -1);
 	ipc_send(channel, IPC_MSG_TUN_ADDRESSES, &(struct ipc_tun_addresses){.device = "hermes9", .addresses = {two, 1}}, -1);
 	sync_with_worker();
 	HAS("ip -o addr show dev hermes0", "10.8.0.8/32");
 	HAS_NOT("ip -o addr show dev hermes0", "10.8.0.7/32");
-	HAS_NOT("ip route show table 4822", "10.3.0.0/16");
+	HAS_NOT("ip route show table 4823", "10.3.0.0/16");
 	ipc_send(channel, IPC_MSG_TUN_ADDRESSES, &(struct ipc_tun_addresses){.device = "hermes0"}, -1);
 	sync_with_worker();
 	HAS_NOT("ip -o addr show dev hermes0", "inet");
-	HAS("ip route show table 4822", "10.0.0.0/8");
+	HAS("ip route show table 4823", "10.0.0.0/8");
 }
 
 static void source_nat(void **state)
@@ -375,9 +376,9 @@ static void odd_prefixes(void **state)
 	apply(1, TUNNEL "networks: [{prefix: 10.0.0.0/8}, {prefix: 10.0.0.0/24}, {prefix: 0.0.0.0/0}, {prefix: '::/0'}], "
 	         "exclude: [10.0.0.0/24, 10.3.0.0/16]}\n"
 	         "- {name: hermes1, addresses: [10.8.0.2/24], networks: [{prefix: 10.3.0.0/16}, {prefix: 10.4.0.0/16}]}\n");
-	HAS("ip route show table 4822", "10.3.0.0/16 dev hermes1");
-	HAS("ip route show table 4822", "default dev hermes0");
-	HAS("ip -6 route show table 4822", "default dev hermes0");
+	HAS("ip route show table 4823", "10.3.0.0/16 dev hermes1");
+	HAS("ip route show table 4823", "default dev hermes0");
+	HAS("ip -6 route show table 4823", "default dev hermes0");
 	HAS("ip route get 10.4.1.1 uid 1", "dev hermes1");
 	HAS("ip route get 10.5.1.1 uid 1", "dev hermes0");
 	HAS_NOT("ip route get 127.0.0.1 uid 1", "hermes");

@@ -278,18 +278,21 @@ static void take_rule(struct nlmsghdr *header, void *arg)
 	const struct fib_rule_hdr *info = nlmsg_data(header);
 	if (header->nlmsg_type != RTM_NEWRULE || nlmsg_parse(header, sizeof(*info), attrs, FRA_MAX, NULL))
 		return;
-	uint32_t table = attrs[FRA_TABLE] ? nla_get_u32(attrs[FRA_TABLE]) : info->table;
+	uint32_t priority = attrs[FRA_PRIORITY] ? nla_get_u32(attrs[FRA_PRIORITY]) : 0;
 	bool ours = attrs[FRA_PROTOCOL] && nla_get_u8(attrs[FRA_PROTOCOL]) == NETLINK_OURS;
-	if (!ours || info->family != d->family || table < d->low || table > d->high)
+	if (!ours || info->family != d->family || priority < d->low || priority > d->high)
 		return;
 	struct net_item item;
 	memset(&item, 0, sizeof(item));
 	item.kind = NET_RULE;
 	item.family = info->family;
-	item.table = table;
+	item.type = info->action;
+	item.priority = priority;
 	item.invert = (info->flags & FIB_RULE_INVERT) != 0;
-	if (attrs[FRA_PRIORITY])
-		item.priority = nla_get_u32(attrs[FRA_PRIORITY]);
+	if (item.type == FR_ACT_GOTO && attrs[FRA_GOTO])
+		item.table = nla_get_u32(attrs[FRA_GOTO]);
+	if (item.type == FR_ACT_TO_TBL)
+		item.table = attrs[FRA_TABLE] ? nla_get_u32(attrs[FRA_TABLE]) : info->table;
 	if (attrs[FRA_FWMARK])
 		item.mark = nla_get_u32(attrs[FRA_FWMARK]);
 	if (attrs[FRA_UID_RANGE] && item.invert) {
@@ -377,13 +380,14 @@ static struct nl_msg *rule_message(const struct net_item *item, int type, int fl
 {
 	const struct fib_rule_uid_range range = {item->uid, item->uid};
 	struct fib_rule_hdr info = {
-		.family = item->family, .action = FR_ACT_TO_TBL, .flags = item->invert ? FIB_RULE_INVERT : 0,
+		.family = item->family, .action = item->type, .flags = item->invert ? FIB_RULE_INVERT : 0,
 	};
 	struct nl_msg *m = message_new(type, flags, &info, sizeof(info));
 	if (!m)
 		return NULL;
-	int error = nla_put_u32(m, FRA_TABLE, item->table) | nla_put_u32(m, FRA_PRIORITY, item->priority) |
-	            nla_put_u8(m, FRA_PROTOCOL, NETLINK_OURS);
+	int error = nla_put_u32(m, FRA_PRIORITY, item->priority) | nla_put_u8(m, FRA_PROTOCOL, NETLINK_OURS);
+	if (item->table)
+		error |= nla_put_u32(m, item->type == FR_ACT_GOTO ? FRA_GOTO : FRA_TABLE, item->table);
 	if (item->mark)
 		error |= nla_put_u32(m, FRA_FWMARK, item->mark) | nla_put_u32(m, FRA_FWMASK, UINT32_MAX);
 	if (item->invert)

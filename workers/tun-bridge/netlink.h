@@ -18,12 +18,12 @@ enum net_kind { NET_ADDRESS, NET_ROUTE, NET_RULE };
 struct net_item {
 	enum net_kind kind;
 	uint8_t family;             /* AF_INET, AF_INET6 */
-	uint8_t type;               /* route: RTN_UNICAST, RTN_THROW, RTN_LOCAL */
+	uint8_t type;               /* route: RTN_UNICAST, RTN_THROW, RTN_LOCAL; rule: FR_ACT_TO_TBL, FR_ACT_GOTO, FR_ACT_NOP */
 	uint8_t bits;
 	uint8_t invert;             /* rule: for all but uid */
 	uint8_t address[16];        /* address itself, or a route's destination */
 	uint32_t device;            /* interface index; throw routes and rules: 0 */
-	uint32_t table, priority;   /* priority: of a rule */
+	uint32_t table, priority;   /* priority: of a rule; table: where it leads, for FR_ACT_GOTO the other rule's priority */
 	uint32_t mark;              /* rule: 0: none */
 	uint32_t uid;               /* rule, where invert */
 };
@@ -54,8 +54,8 @@ int netlink_link_quiet(struct netlink *netlink, uint32_t index);
 int netlink_link_mtu(struct netlink *netlink, uint32_t index, uint32_t mtu);
 int netlink_link_up(struct netlink *netlink, uint32_t index);
 
-/* Adds to out what the kernel has of ours: addresses of the interface `device`; routes and rules of one family, of the tables
- * from low to high. */
+/* Adds to out what the kernel has of ours: addresses of the interface `device`; routes of one family, of the tables from low to
+ * high; rules of one family, of the priorities from low to high. */
 int netlink_addresses(struct netlink *netlink, uint32_t device, struct net_items *out);
 int netlink_routes(struct netlink *netlink, int family, uint32_t low, uint32_t high, struct net_items *out);
 int netlink_rules(struct netlink *netlink, int family, uint32_t low, uint32_t high, struct net_items *out);

@@ -6,6 +6,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/fib_rules.h>
 #include <linux/rtnetlink.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,23 +207,44 @@ static void add_excluded(const struct plan *p, const struct config_tunnel *c, st
 	}
 }
 
+static struct net_item rule(uint8_t family, uint8_t type, uint32_t priority, uint32_t to)
+{
+	struct net_item item;
+	memset(&item, 0, sizeof(item));
+	item.kind = NET_RULE;
+	item.family = family;
+	item.type = type;
+	item.priority = priority;
+	item.table = to;
+	return item;
+}
+
+/* Around the table of networks, before there is a way into it. */
+static void add_detour(const struct plan *p, uint8_t family, struct net_items *wanted)
+{
+	const uint32_t end = plan_table(p, PLAN_END);
+	struct net_item landing = rule(family, FR_ACT_NOP, end, 0);
+	struct net_item around = rule(family, FR_ACT_GOTO, plan_table(p, PLAN_OWN), end);
+	around.mark = NET_MARK_SELF;
+	add_once(wanted, &landing);
+	add_once(wanted, &around);
+}
+
 static void add_rules(const struct plan *p, struct net_items *wanted)
 {
 	for (size_t i = 0; i < wanted->n; i++) {
-		struct net_item rule, from = wanted->v[i];
+		const struct net_item from = wanted->v[i];
 		if (from.kind != NET_ROUTE)
 			continue;
-		memset(&rule, 0, sizeof(rule));
-		rule.kind = NET_RULE;
-		rule.family = from.family;
-		rule.table = rule.priority = from.table;
+		struct net_item way = rule(from.family, FR_ACT_TO_TBL, from.table, from.table);
 		if (from.table == plan_table(p, PLAN_CAPTURE))
-			rule.mark = plan_mark(p);
+			way.mark = plan_mark(p);
 		if (from.table == plan_table(p, PLAN_NETWORKS)) {
-			rule.invert = 1;
-			rule.uid = p->uid;
+			add_detour(p, from.family, wanted);
+			way.invert = 1;
+			way.uid = p->uid;
 		}
-		add_once(wanted, &rule);
+		add_once(wanted, &way);
 	}
 }
 
@@ -266,7 +288,7 @@ static void complain(const char *what, const struct net_item *item, int error)
 {
 	char text[PLAN_TEXT + 32], prefix[PLAN_TEXT];
 	if (item->kind == NET_RULE)
-		snprintf(text, sizeof(text), "rule to table %u, IPv%c", item->table, item->family == AF_INET ? '4' : '6');
+		snprintf(text, sizeof(text), "rule %u, IPv%c", item->priority, item->family == AF_INET ? '4' : '6');
 	else
 		snprintf(text, sizeof(text), "%s %s", item->kind == NET_ADDRESS ? "address" : "route to", plan_text(item, prefix));
 	log_error(what, "item=%s error=%s", log_value(text), log_value(strerror(-error)));

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a configuration wants of addresses, routes and rules, and the way there from what the kernel has.
  *
- * Each hermesd of a network namespace has a slot of its own (the supervisor claims it), and in it three routing tables, each
- * reached by one `ip rule` of the same number per family:
- *   4820 + 4 * slot      capture: everything is local; for packets that bear the mark
- *   4821 + 4 * slot      pools: prefixes whose addresses are given to clients; for everybody
- *   4822 + 4 * slot      networks: what enters the overlay; for everybody but the workers' own user, so that the overlay's
- *                        connections and its resolver never loop into the device. What is excluded is thrown back. */
+ * Each hermesd of a network namespace has a slot of its own (the supervisor claims it), and in it three routing tables and, per
+ * family, these `ip rule`s by their priority, where those that lead to a table have its number:
+ *   4820 + 8 * slot      table: capture, where everything is local; for packets that bear the mark
+ *   4821 + 8 * slot      table: pools, prefixes whose addresses are given to clients; for everybody
+ *   4822 + 8 * slot      rule: what the supervisor's sockets send goes on at 4824
+ *   4823 + 8 * slot      table: networks, what enters the overlay; for everybody but the workers' own user. What is excluded is
+ *                        thrown back. So the overlay's connections and its resolver never loop into the device.
+ *   4824 + 8 * slot      rule: nothing; everything else follows as if we were not there */
 #ifndef HERMES_TUN_BRIDGE_PLAN_H
 #define HERMES_TUN_BRIDGE_PLAN_H
 
@@ -14,7 +16,7 @@
 #include "workers/tun-bridge/netlink.h"
 
 #define PLAN_TABLE 4820u
-#define PLAN_TABLES 4u             /* per slot; the last is not used */
+#define PLAN_TABLES 8u             /* per slot */
 
 struct config;
 struct config_prefix;
@@ -25,7 +27,7 @@ struct plan {
 	uint32_t loopback;         /* index of lo */
 };
 
-enum plan_table { PLAN_CAPTURE, PLAN_POOLS, PLAN_NETWORKS };
+enum plan_table { PLAN_CAPTURE, PLAN_POOLS, PLAN_OWN, PLAN_NETWORKS, PLAN_END };
 uint32_t plan_table(const struct plan *plan, enum plan_table table);
 uint32_t plan_mark(const struct plan *plan);
 
