@@ -71,22 +71,34 @@ static int bracketed(const char *text, char *host, int *port)
 	return length;
 }
 
+/* An IPv6 address without brackets, which has no port; or a prefix "2001:db8::/32", the target of a CONNECT-IP. */
+static int bare_v6(const char *text, char *host)
+{
+	const char *slash = strchr(text, '/');
+	size_t length = slash ? (size_t)(slash - text) : strlen(text), digits = slash ? strspn(slash + 1, "0123456789") : 0;
+	struct in6_addr address;
+
+	if (slash && (!digits || digits > 3 || slash[1 + digits]))
+		return -1;
+	if (copy_lower(host, text, length) < 0 || inet_pton(AF_INET6, host, &address) != 1 ||
+	    !inet_ntop(AF_INET6, &address, host, INET6_ADDRSTRLEN))
+		return -1;
+	if (slash)
+		strcat(host, slash);
+	return (int)strlen(host);
+}
+
 int match_host(const char *authority, char host[MATCH_HOST_MAX], int *port)
 {
 	const char *first = strchr(authority, ':');
 	const char *last = first ? strrchr(authority, ':') : NULL;
 	size_t length;
-	struct in6_addr address;
 
 	*port = -1;
 	if (*authority == '[')
 		return bracketed(authority + 1, host, port);
-	if (first && first != last) {             /* an IPv6 address without brackets: no port */
-		int n = copy_lower(host, authority, strlen(authority));
-		if (n < 0 || inet_pton(AF_INET6, host, &address) != 1)
-			return -1;
-		return inet_ntop(AF_INET6, &address, host, MATCH_HOST_MAX) ? (int)strlen(host) : -1;
-	}
+	if (first && first != last)
+		return bare_v6(authority, host);
 	length = first ? (size_t)(first - authority) : strlen(authority);
 	if (first && (*port = parse_port(first + 1, strlen(first + 1))) < 0)
 		return -1;

@@ -45,8 +45,8 @@ bool match_window(const struct config_window *window, int64_t now);
 bool match_authority(const char *pattern, const char *authority);
 
 /* An authority's host in the form in which two spellings are equal: lower case, no port, no brackets, no trailing dot,
- * IPv6 literals as inet_ntop writes them. *port: -1 where none (or none readable) is given. Returns the host's length, or
- * -1 when it is empty, not readable or does not fit. */
+ * IPv6 literals (and prefixes of them, which CONNECT-IP asks for) as inet_ntop writes them. *port: -1 where none (or none
+ * readable) is given. Returns the host's length, or -1 when it is empty, not readable or does not fit. */
 #define MATCH_HOST_MAX 264
 int match_host(const char *authority, char host[MATCH_HOST_MAX], int *port);
 /* The address that a host from match_host() is, IPv4 as IPv4-mapped; false for names. Also reads a question's addresses. */

@@ -40,6 +40,10 @@ static void authorities(void **state)
 		{ "10.0.0.1", "10.0.0.1:3306", true }, { "video", "video:99999", false }, { "video", "video:", false },
 		{ "video", "", false }, { "video", ":80", false }, { "[::1]", "[::1", false }, { "video", "video:80:90", false },
 		{ "2001:db8::1", "[2001:DB8:0::1]:1", true },
+		{ "2001:db8::/32", "2001:DB8:0::/32", true }, { "2001:db8::/32", "2001:db8::/33", false },
+		{ "2001:db8::/32", "2001:db8::", false }, { "2001:db8::/", "2001:db8::/", false },
+		{ "2001:db8::/32x", "2001:db8::/32x", false }, { "10.0.0.0/8", "10.0.0.0/8", true },
+		{ "10.0.0.0/8", "10.0.0.0/9", false },
 	};
 
 	(void)state;
