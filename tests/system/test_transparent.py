@@ -3,7 +3,6 @@
 
     desk (10.1.0.2) --- node (10.1.0.1, 10.2.0.1) --- far (10.2.0.2; 192.0.2.10 and 2001:db8:9::10, which only the far node reaches)
 """
-import ctypes
 import os
 import socket
 import subprocess
@@ -28,8 +27,7 @@ def inside(namespace, what):
 
     def run():
         with open(f"/run/netns/{namespace.name}") as f:
-            if ctypes.CDLL(None, use_errno=True).setns(f.fileno(), 0x40000000):
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            netlab.enter(f.fileno())
         try:
             result.append((what(), None))
         except BaseException as e:
