@@ -207,7 +207,7 @@ static void print_hop(const json_t *hop, struct trips *trips, unsigned number)
 		printf("  %12s  %12s", "no answer", "");
 	if (*cluster)
 		printf("  %s over %s: %s", cluster, text_of(hop, "carry"), text_of(hop, "endpoint"));
-	else if (*error || json_integer_value(json_object_get(hop, "status")))
+	if (json_integer_value(json_object_get(hop, "status")))
 		printf("  %lld %s %s", (long long)json_integer_value(json_object_get(hop, "status")), error, text_of(hop, "detail"));
 	putchar('\n');
 	fflush(stdout);
@@ -262,7 +262,7 @@ static int trace_all(struct trace *t, json_t *hops, json_t **last)
 			json_array_append_new(hops, hop);
 		if (ours)
 			*last = hop;
-		bool refused = ours && !*text_of(hop, "cluster"), end = json_is_true(json_object_get(hop, "end"));
+		bool refused = ours && json_integer_value(json_object_get(hop, "status")), end = json_is_true(json_object_get(hop, "end"));
 		if (outside)
 			json_decref(hop);
 		if (outside || end || !trips.received || !ours)

@@ -402,6 +402,58 @@ def test_the_request_as_it_goes_on(world, client, version):
 
 @both
 @raw_ways
+@pytest.mark.parametrize("asked,sent", [("*/*/", "*/*/"), ("10.1.2.3%2F8/017/", "10.0.0.0%2F8/17/"),
+                                        ("fd00%3A%3A1/*/", "fd00%3A%3A1%2F128/*/"), ("Far.Example./6/", "far.example/6/")])
+def test_ip_tunnels_go_on(world, client, version, asked, sent):
+    """RFC 9484: the same, with its own path; targets and protocols in their one spelling."""
+    up = world.upstreams[version]
+
+    def handler(exchange):
+        up.said.put((exchange.protocol, exchange.path, exchange.authority))
+        exchange.head(200)
+        exchange.data(exchange.read())
+        exchange.end()
+    up.handler = handler
+    with Tunnel(world, client, f"raw-{version}", IP + asked, protocol="connect-ip") as t:
+        assert up.told() == ("connect-ip", IP + sent, f"127.0.0.1:{up.port}")
+        t.call.data(capsule(1, b"whatever"))
+        assert t.call.read_all() == capsule(1, b"whatever")
+
+
+@both
+@pytest.mark.parametrize("rest", ["*/256/", "*/x/", "10.0.0.0%2F33/*/", "10.0.0.0/8/*/", "::1/*/", "fe80%3A%3A1%25eth0/*/", "*/*", "a%00/*/"])
+def test_bad_ip_targets(world, client, rest):
+    assert refused(world, client, "direct", IP + rest, protocol="connect-ip")[0] == 400
+
+
+@both
+@raw_ways
+@pytest.mark.parametrize("status", [200, 204, 226, 299])
+def test_any_2xx_opens_a_classic_tunnel(world, client, version, status):
+    """RFC 9110 9.3.6"""
+    if (version, status) == ("h2", 204):
+        pytest.skip("nghttp2 takes nothing after a 204")
+
+    def handler(exchange):
+        if version == "h1":
+            exchange.out = exchange.framing = "tunnel"
+            exchange.done = False
+            exchange._head(f"HTTP/1.1 {status} So be it", [])
+        else:
+            exchange.connection.h2.send_headers(exchange.number, [(":status", str(status))])
+            exchange.connection.flush()
+        exchange.data(exchange.read())
+        exchange.end()
+    world.upstreams[version].handler = handler
+    call = CLIENTS[client](world.front).request("CONNECT", "target.example:22", headers=[("x-way", f"raw-{version}")])
+    assert call.response().status == status
+    call.data(b"bytes")
+    assert call.read_all() == b"bytes"
+    call.close()
+
+
+@both
+@raw_ways
 def test_the_real_refusal_reaches_the_client(world, client, version):
     def handler(exchange):
         exchange.head(403, [("proxy-status", "far.example; error=http_request_denied; details=\"not you\""),

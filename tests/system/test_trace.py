@@ -93,6 +93,9 @@ def test_the_way_of_datagrams(world):
     assert found["hops"][-1]["cluster"] == "udp"
     assert found["endpoint"] == f"127.0.0.1:{world.echo.port}"
     assert not world.echo.seen
+    status, found = ask(world.alice, "traceroute", "--user", "alice", "--method", "CONNECT-IP", "10.0.0.1/32", check=False)
+    assert status == 1 and nodes(found) == ["alice", "middle", "exit"]
+    assert (found["hops"][-1]["error"], found["hops"][-1]["cluster"]) == ("destination_unavailable", "anywhere")
 
 
 def test_ways_of_users_methods_and_headers(world):

@@ -149,9 +149,21 @@ static void ends_where_the_overlay_does(void **state)
 	assert_true(h.end);
 	assert_string_equal(h.carry, "udp");
 	assert_string_equal(h.endpoint, "dev:6363");
-	ask(options("0", UDP));
+	ask(options("0", "method=\"CONNECT\", authority=\"a:1\""));
 	decide(to("web"));
-	assert_true(hop().end);
+	assert_true(hop().end && hop().status == 0);
+}
+
+static void says_what_cannot_be_carried(void **state)
+{
+	(void)state;
+	ask(options("5", UDP));
+	decide(to("web"));
+	struct hop h = hop();
+	assert_int_equal(h.status, 503);
+	assert_string_equal(h.cluster, "web");
+	assert_string_equal(h.detail, "the cluster carries neither UDP nor IP");
+	assert_true(h.end);
 }
 
 static void says_what_is_refused(void **state)
@@ -225,7 +237,7 @@ int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(asks_about_the_real_thing), T(passes_it_on), T(ends_where_the_overlay_does), T(says_what_is_refused), T(nobody_decides),
+		T(asks_about_the_real_thing), T(passes_it_on), T(ends_where_the_overlay_does), T(says_what_cannot_be_carried), T(says_what_is_refused), T(nobody_decides),
 		T(others), T(programs_are_told_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

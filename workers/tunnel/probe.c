@@ -7,6 +7,7 @@
 
 #include "workers/tunnel/fields.h"
 #include "workers/tunnel/flow_internal.h"
+#include "workers/tunnel/masque.h"
 #include "workers/tunnel/sf.h"
 
 #define FORWARDS_MAX 255u         /* more is as good as endless */
@@ -116,12 +117,32 @@ static void put_endpoints(struct sf_writer *w, const struct config_cluster *clus
 	sf_put_string(w, "endpoint", n ? text : NULL);
 }
 
+/* What the real thing would hear there (attempt.c). */
+static const char *cannot_carry(const struct config_cluster *cluster, const struct head *head)
+{
+	bool datagrams = masque_is(head);
+	switch (cluster->carry) {
+	case CONFIG_CARRY_UDP: return masque_is_udp(head) ? NULL : "the cluster carries UDP only";
+	case CONFIG_CARRY_IP: return datagrams ? NULL : "the cluster carries IP packets only";
+	case CONFIG_CARRY_TCP: return datagrams ? "the cluster carries neither UDP nor IP" : NULL;
+	default: return datagrams && cluster->target ? "UDP and IP tunnels go on over HTTP to fixed endpoints only" : NULL;
+	}
+}
+
+static void put_refusal(struct sf_writer *w, unsigned status, const char *error, const char *detail)
+{
+	sf_put_integer(w, "status", status);
+	sf_put_string(w, "error", error);
+	sf_put_string(w, "detail", detail);
+}
+
 static struct head *hop_head(const struct flow *flow, const struct config_cluster *cluster)
 {
 	char text[TEXT_MAX] = "";
 	struct sf_writer w = {text, sizeof(text), 0};
 	const struct config *config = flow->generation->config;
 	const struct decision *d = flow->decision;
+	const char *cannot = cluster ? cannot_carry(cluster, flow->request) : NULL;
 	struct head *head = head_new();
 	sf_put_string(&w, "node", config->node_name);
 	sf_put_string(&w, "domain", config->domain && config->domain[0] ? config->domain : NULL);
@@ -130,12 +151,12 @@ static struct head *hop_head(const struct flow *flow, const struct config_cluste
 		sf_put_string(&w, "cluster", cluster->name);
 		sf_put_string(&w, "carry", carry_name(cluster->carry));
 		put_endpoints(&w, cluster, flow->request->authority);
-	} else {
-		sf_put_integer(&w, "status", d->status ? d->status : 503);
-		sf_put_string(&w, "error", d->error);
-		sf_put_string(&w, "detail", d->detail);
 	}
-	if (!cluster || !leads_on(cluster))
+	if (cannot)
+		put_refusal(&w, fields_error_status(FLOW_NO_ENDPOINT), fields_error_token(FLOW_NO_ENDPOINT), cannot);
+	else if (!cluster)
+		put_refusal(&w, d->status ? d->status : 503, d->error, d->detail);
+	if (!cluster || cannot || !leads_on(cluster))
 		sf_put_true(&w, "end");
 	head->status = 200;
 	head_add(head, HOP_HEADER, text);
@@ -247,7 +268,7 @@ bool probe_decided(struct flow *flow)
 		return false;
 	if (!d->status)
 		cluster = config_cluster(flow->generation->config, d->cluster);
-	if (cluster && leads_on(cluster) && flow->probe->left > 0) {
+	if (cluster && leads_on(cluster) && flow->probe->left > 0 && !cannot_carry(cluster, flow->request)) {
 		probe_write(flow->request, flow->probe->left - 1);
 		return false;
 	}
