@@ -12,11 +12,15 @@ static void drops(const struct device *d, struct json *j)
 		DEVICE_DROPS(D)
 #undef D
 	};
+	uint64_t all = 0;
 	json_object(j, "drops");
-	for (unsigned i = 0; i < DEVICE_DROP_COUNT; i++)
+	for (unsigned i = 0; i < DEVICE_DROP_COUNT; i++) {
+		all += d->drops[i];
 		if (d->drops[i])
 			json_uint(j, names[i], d->drops[i]);
+	}
 	json_end(j);
+	json_uint(j, "dropped", all);
 }
 
 static void describe(const struct device *d, struct json *j)
