@@ -673,6 +673,27 @@ static void the_old_way_serves_until_the_new_one_is_open(void **state)
 	assert_false(t.client->gone);
 }
 
+/* What the client end acknowledges by the old way overtakes its request by the new one. */
+static void acknowledgements_overtake_the_request(void **state)
+{
+	(void)state;
+	struct pair t = tunnel();
+	struct link *former = t.link;
+	changed(t.client, "d");
+	decision_unref(world.at_once);
+	world.at_once = decision_to("c");
+	t.link = link_open();
+	for (int i = 0; i < 100; i++)
+		plain_give(t.far, 1, 1000);
+	carry(&former->b, &former->a, 90000);
+	carry(&former->a, &former->b, SIZE_MAX);
+	assert_true(t.far->flow->going->acked > 60000);
+	assert_null(link_arrive(t.link));
+	link_respond(t.link);
+	carry_all(t.link);
+	all_arrived(&t);
+}
+
 /* The way breaks while its successor is being opened: that one takes over. */
 static void breaks_while_it_moves(void **state)
 {
@@ -872,6 +893,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(moves_to_another_way_to_the_same_far_end, setup, teardown),
 		cmocka_unit_test_setup_teardown(moves_to_another_far_end, setup, teardown),
 		cmocka_unit_test_setup_teardown(the_old_way_serves_until_the_new_one_is_open, setup, teardown),
+		cmocka_unit_test_setup_teardown(acknowledgements_overtake_the_request, setup, teardown),
 		cmocka_unit_test_setup_teardown(breaks_while_it_moves, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_far_end_that_leads_elsewhere_asks_the_client, setup, teardown),
 		cmocka_unit_test_setup_teardown(both_ends_here_move_too, setup, teardown),

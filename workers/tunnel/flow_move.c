@@ -219,7 +219,7 @@ static void change_over(struct flow *flow, const struct head *response)
 	bool plain = g->next->ops->joined != NULL, resuming = flow->state == FLOW_STATE_RESUMING;
 	bool joined = !plain && g->role == GOING_CLIENT && g->has_id && told.joined && told.has_id &&
 	              memcmp(told.id, g->id, sizeof(g->id)) == 0;
-	if (joined && !going_plausible(g, told.received))
+	if (joined && (told.received < g->acked || !going_plausible(g, told.received)))
 		return give_up(flow, "the far end does not say what it can have received");
 	say(flow, resuming ? "tunnel resumed" : "tunnel moved", joined ? "the same far end" : "another far end");
 	flow->out = g->next;

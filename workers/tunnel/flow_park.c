@@ -126,12 +126,14 @@ static void join(struct flow *flow, struct flow *joiner, const struct tunnel_hea
 	flow->join = (struct join){.segments = asked->segments};
 	struct tunnel_header told = {.present = true, .segments = true, .has_id = true, .joined = true, .received = g->told};
 	memcpy(told.id, g->id, sizeof(g->id));
-	told.from = going_replay(g, asked->received);
+	/* It may have acknowledged more by the former way since it asked. */
+	uint64_t received = asked->received > g->acked ? asked->received : g->acked;
+	told.from = going_replay(g, received);
 	flow_set_state(flow, FLOW_STATE_STREAMING);
 	flow->last = now_us();
 	log_info("tunnel joined", "id=%llu peer=%s user=%s authority=%s again=%zu lost=%llu", (unsigned long long)flow->id,
 	         log_value(flow->origin->peer), log_value(flow->user), log_value(flow->authority), g->kept.bytes,
-	         (unsigned long long)(told.from - asked->received));
+	         (unsigned long long)(told.from - received));
 	answer(flow, &told);
 	flow_tunnel_joined(flow);
 	flow_arm(flow);

@@ -135,13 +135,14 @@ static void acknowledged(struct going *g)
 
 bool going_plausible(const struct going *g, uint64_t received)
 {
-	return received >= g->acked && received <= g->given - g->unsent;
+	return received <= g->given - g->unsent;
 }
 
 uint64_t going_replay(struct going *g, uint64_t received)
 {
 	struct side *side = going_to_peer(g);
-	g->acked = received;
+	if (received > g->acked)
+		g->acked = received;
 	if (received > kept_from(g)) {
 		chunks_drop(&g->kept, (size_t)(received - kept_from(g)));
 		g->forgotten = new_stream;
