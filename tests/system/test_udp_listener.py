@@ -192,7 +192,7 @@ def test_flows_are_shown(pair):
     with client(pair.port) as s:
         ask(s, b"x")
         mine = [f for f in udp_flows(pair.alice) if f["bytes_in"]]
-        assert mine and all(f["method"] == "CONNECT" and f["authority"].upper() == "ECHO:7" for f in mine)
+        assert mine and all(f["method"] == "CONNECT-UDP" and f["authority"].upper() == "ECHO:7" for f in mine)
         assert all(f["carry_in"] == "udp" and f["listener"] == "echo" and f["user"] == "alice" for f in mine)
         assert all(f["carry_out"] == "udp" and f["user"] == "alice" for f in udp_flows(pair.ingress))
     rows = pair.alice.admin("listeners", "list", json=True)["listeners"]
