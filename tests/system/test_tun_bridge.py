@@ -4,6 +4,7 @@
     program in A -- hermes0 == alice (A) ======== ingress (B) == hermes0 -- C
                     10.77.1.0/24 between A and B, 10.77.2.0/24 between B and C; C knows no way to A and to the pool
 """
+import json
 import os
 import re
 import signal
@@ -11,8 +12,9 @@ import subprocess
 import time
 from types import SimpleNamespace
 
+import jsonschema
 import pytest
-from hermes import wait_for
+from hermes import ROOT, wait_for
 from netlab import Lab, available
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs root and namespaces")
@@ -153,7 +155,11 @@ def test_devices_come_and_go(two, lab):
     shown = device(here)
     assert shown["state"] == "up" and shown["addresses"] == ["10.8.0.2/32"] and shown["mtu"] == 1500 and shown["queues"] == 1
     assert shown["routes"] == ["10.77.2.0/24"] and shown["worker"] in ("tunnel-0", "tunnel-1") and "tso4" in shown["offload"]
-    assert re.search(r"hermes0 +up +10.8.0.2/32 +1500", here.admin("tunnels", "list"))
+    table = here.admin("tunnels", "list")
+    assert re.search(r"hermes0 +up +10.8.0.2/32 +1500", table) and re.search(r"hermes0 +10.77.2.0/24 +alice", table)
+    schema = json.loads((ROOT / "packaging/schema/hermes-admin.schema.json").read_text())
+    for node in here, two.there:
+        jsonschema.validate(node.admin("tunnels", "list", json=True), schema["definitions"]["tunnels list"])
     here.reload({**two.alice, "tunnels": []})
     assert here.admin("tunnels", "list", json=True) == {"tunnels": []}
     wait_for(lambda: "hermes0" not in says(lab.a, "ip", "-o", "link"), message="the device gone")

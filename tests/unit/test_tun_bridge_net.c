@@ -384,6 +384,32 @@ static void odd_prefixes(void **state)
 	HAS_NOT("ip route get 127.0.0.1 uid 1", "hermes");
 }
 
+/* Until it is so, or 5 s have passed. */
+static void comes_to_say(const char *command, const char *part)
+{
+	for (int i = 0; i < 50 && !strstr(said(command), part); i++)
+		usleep(100000);
+	HAS(command, part);
+}
+
+static void what_others_take_is_put_back(void **state)
+{
+	(void)state;
+	alone();
+	apply(1, TUNNEL "networks: [{prefix: 10.0.0.0/8}]}\n"
+	         "clusters: [{name: c, carry: ip, device: hermes0, pool: 10.9.0.0/24, nat: true}]\n");
+	assert_int_equal(system("nft flush ruleset"), 0);
+	comes_to_say("nft list ruleset", "masquerade");
+	assert_int_equal(system("ip rule del pref 4823"), 0);
+	comes_to_say("ip rule", "lookup 4823");
+	assert_int_equal(system("ip link set hermes0 down"), 0);
+	HAS_NOT("ip route show table 4823", "10.0.0.0/8");
+	usleep(400000);
+	assert_int_equal(system("ip link set hermes0 up"), 0);
+	comes_to_say("ip route show table 4823", "10.0.0.0/8 dev hermes0");
+	comes_to_say("ip -o addr show dev hermes0", "fd00::2/64");
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -391,7 +417,7 @@ int main(void)
 		T(makes_a_device), T(keeps_the_overlay_out), T(changes_a_living_device), T(what_is_not_committed_leaves_no_trace),
 		T(a_foreign_device_is_left_alone), T(a_new_one_takes_the_device_over), T(leftovers_of_a_killed_run_go),
 		T(stopping_removes_all), T(the_far_end_gives_addresses), T(source_nat), T(captures), T(makes_foreign_sockets),
-		T(odd_prefixes),
+		T(odd_prefixes), T(what_others_take_is_put_back),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

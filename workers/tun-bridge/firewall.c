@@ -100,6 +100,19 @@ int firewall_check(struct firewall *f, const char *chains, char *error, size_t s
 	return result;
 }
 
+bool firewall_lost(struct firewall *f)
+{
+	char command[64], why[256];
+	if (!f || !f->applied || !*f->applied)
+		return false;
+	snprintf(command, sizeof(command), "list table inet %s\n", f->table);
+	if (run(f, command, why, sizeof(why)) == 0)
+		return false;
+	free(f->applied);
+	f->applied = NULL;
+	return true;
+}
+
 void firewall_apply(struct firewall *f, const char *chains)
 {
 	char *commands = NULL, why[256];

@@ -5,6 +5,7 @@
 #include <linux/if_tun.h>
 #include <linux/rtnetlink.h>
 #include <stdio.h>
+#include <string.h>
 
 static void put_offload(const struct tun_device *d, struct json *j)
 {
@@ -36,6 +37,18 @@ static void put_addresses(struct netlink *nl, const struct tun_device *d, struct
 	net_items_clear(&items);
 }
 
+/* A pool's prefix may be that of the device's address too. */
+static bool repeated(const struct net_items *items, size_t i)
+{
+	for (size_t k = 0; k < i; k++) {
+		struct net_item other = items->v[k];
+		other.table = items->v[i].table;
+		if (memcmp(&other, &items->v[i], sizeof(other)) == 0)
+			return true;
+	}
+	return false;
+}
+
 static void put_routes(const struct plan *p, struct netlink *nl, const struct tun_device *d, struct json *j)
 {
 	static const int families[] = {AF_INET, AF_INET6};
@@ -44,7 +57,7 @@ static void put_routes(const struct plan *p, struct netlink *nl, const struct tu
 		netlink_routes(nl, families[i], plan_table(p, PLAN_POOLS), plan_table(p, PLAN_NETWORKS), &items);
 	json_array(j, "routes");
 	for (size_t i = 0; i < items.n; i++)
-		if (items.v[i].device == d->index)
+		if (items.v[i].device == d->index && !repeated(&items, i))
 			put_item(&items.v[i], j);
 	json_end(j);
 	net_items_clear(&items);

@@ -14,6 +14,7 @@
 #include <netlink/netlink.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 struct netlink {
 	struct nl_sock *socket;
@@ -66,8 +67,12 @@ struct netlink *netlink_new(void)
 	if (!nl)
 		return NULL;
 	nl->socket = nl_socket_alloc();
-	if (nl->socket && nl_connect(nl->socket, NETLINK_ROUTE) == 0)
+	if (nl->socket && nl_connect(nl->socket, NETLINK_ROUTE) == 0) {
+		/* dumps of one table only, beside which a machine may have a million routes; kernels before 4.20 give all */
+		const int one = 1;
+		(void)setsockopt(nl_socket_get_fd(nl->socket), SOL_NETLINK, NETLINK_GET_STRICT_CHK, &one, sizeof(one));
 		return nl;
+	}
 	netlink_free(nl);
 	errno = EPROTONOSUPPORT;
 	return NULL;
@@ -320,9 +325,20 @@ int netlink_addresses(struct netlink *nl, uint32_t device, struct net_items *out
 
 int netlink_routes(struct netlink *nl, int family, uint32_t low, uint32_t high, struct net_items *out)
 {
-	struct rtmsg info = {.rtm_family = (unsigned char)family};
-	struct dump d = {.out = out, .low = low, .high = high, .family = family};
-	return dump(nl, message_new(RTM_GETROUTE, NLM_F_DUMP, &info, sizeof(info)), take_route, &d);
+	struct rtmsg info = {.rtm_family = (unsigned char)family, .rtm_protocol = NETLINK_OURS};
+	int error = 0;
+	for (uint32_t table = low; table <= high && !error; table++) {
+		struct dump d = {.out = out, .low = table, .high = table, .family = family};
+		struct nl_msg *m = message_new(RTM_GETROUTE, NLM_F_DUMP, &info, sizeof(info));
+		if (m && nla_put_u32(m, RTA_TABLE, table)) {
+			nlmsg_free(m);
+			m = NULL;
+		}
+		error = dump(nl, m, take_route, &d);
+		if (error == -ENOENT)      /* no such table */
+			error = 0;
+	}
+	return error;
 }
 
 int netlink_rules(struct netlink *nl, int family, uint32_t low, uint32_t high, struct net_items *out)

@@ -275,7 +275,8 @@ static int look(const struct plan *p, struct netlink *nl, const struct tun_devic
 	const struct tun_device *d;
 	int error = 0;
 	LIST_FOREACH(d, devices, link)
-		error = error ? error : netlink_addresses(nl, d->index, have);
+		if (!d->fresh && !error)      /* a fresh one is not ours to judge before its configuration is in force */
+			error = netlink_addresses(nl, d->index, have);
 	for (size_t i = 0; i < 2 && !error; i++) {
 		error = netlink_routes(nl, families[i], low, high, have);
 		if (!error)

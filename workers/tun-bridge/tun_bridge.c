@@ -10,6 +10,7 @@
 #include "workers/tun-bridge/nat.h"
 #include "workers/tun-bridge/plan.h"
 #include "workers/tun-bridge/sockets.h"
+#include "workers/tun-bridge/watch.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -26,6 +27,7 @@ struct tun_bridge {
 	struct firewall *firewall;               /* NULL: the kernel has none */
 	struct plan plan;
 	struct tun_devices devices;
+	struct watch *watch;
 };
 
 /* --- start and end --------------------------------------------------------------------------------------------------- */
@@ -52,9 +54,12 @@ struct tun_bridge *tun_bridge_new(void)
 	return bridge;
 }
 
+static void on_changed(void *arg);
+
 void tun_bridge_use(struct tun_bridge *bridge, struct worker *worker)
 {
 	bridge->worker = worker;
+	bridge->watch = watch_new(worker_base(worker), on_changed, bridge);
 }
 
 static void drop(struct config **config)
@@ -68,6 +73,7 @@ void tun_bridge_free(struct tun_bridge *bridge)
 {
 	for (struct tun_device *d; (d = LIST_FIRST(&bridge->devices));)
 		tun_device_free(d);
+	watch_free(bridge->watch);
 	netlink_free(bridge->netlink);
 	firewall_free(bridge->firewall);
 	drop(&bridge->in_force);
@@ -230,6 +236,29 @@ static void settle(struct tun_bridge *b)
 	if (chains)
 		firewall_apply(b->firewall, chains);
 	free(chains);
+}
+
+/* Down, or gone: nothing can lead there now; we hear of it when it is up again. */
+static bool all_up(const struct tun_bridge *b)
+{
+	const struct tun_device *d;
+	LIST_FOREACH(d, &b->devices, link) {
+		struct net_link link;
+		if (!d->fresh && (netlink_link(b->netlink, d->name, &link) || link.index != d->index || !link.up))
+			return false;
+	}
+	return true;
+}
+
+/* Others (a reload of the machine's firewall, a network manager) may take away what is ours. */
+static void on_changed(void *arg)
+{
+	struct tun_bridge *b = arg;
+	if (!b->in_force || !b->netlink || !all_up(b))
+		return;
+	if (firewall_lost(b->firewall))
+		log_warn("packet filter was taken away", "effect=%s", log_value("it is put back"));
+	settle(b);
 }
 
 static void warn_forwarding(const struct tun_bridge *b)
