@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """UDP programs through two nodes: a listener with `accept: udp` on the one, `carry: udp` on the other."""
+import os
+import signal
 import socket
 import struct
 import threading
@@ -459,6 +461,24 @@ def test_address_in_use_is_named(node, certs):
         assert "listener echo" in refused.value.stderr and "ss -lunp" in refused.value.stderr
 
 
+def test_sockets_of_a_refused_configuration_are_closed(node, certs):
+    """What was bound for a configuration that is refused goes again; the one in force serves on."""
+    port, overlay, new = free_port(DGRAM), free_port(), free_port(DGRAM)
+    with UdpServer() as server, UdpServer() as other, client(port) as s:
+        node("ingress", inner(certs, overlay, server.port))
+        config = outer(certs, port, overlay)
+        alice = node("alice", config)
+        assert ask(s, b"a") == b"a"
+        more = [{"name": f"new-{i}", "address": f"127.0.0.1:{p}", "accept": "udp", "target": "X:1"}
+                for i, p in enumerate((new, other.port))]
+        assert alice.reload({**config, "listeners": config["listeners"] + more}, check=False).returncode == 1
+        with client(new, timeout=5) as nobody, pytest.raises(ConnectionRefusedError):
+            nobody.send(b"x")
+            nobody.recv(10)
+        assert ask(s, b"b") == b"b"
+        assert len(server.peers) == 1
+
+
 def test_a_client_stays_with_its_worker(node, certs):
     """Sockets are shared out by the kernel: each client's datagrams all reach one worker, and a replaced worker's clients its
     successor."""
@@ -475,8 +495,9 @@ def test_a_client_stays_with_its_worker(node, certs):
         flows = udp_flows(alice)
         assert len(flows) == 40 and len(server.peers) == 40        # nobody has flows on two workers
         assert {f["worker"] for f in flows} == {0, 1}
-        for number in (0, 1):
-            alice.admin("workers", "restart", f"tunnel-{number}")
+        alice.admin("workers", "restart", "tunnel-0")
+        killed = next(w["pid"] for w in alice.admin("workers", "list", json=True)["workers"] if w["name"] == "tunnel-1")
+        os.kill(killed, signal.SIGKILL)
         for s in socks:
             def answered():
                 s.send(b"y")
