@@ -5,13 +5,14 @@
 
 void udp_capsule_put(struct chunks *to, bool segments, const uint8_t *data, uint32_t length, uint32_t segment)
 {
-	if (segments && segment > 0 && length > segment) {
-		uint8_t size[2] = {(uint8_t)(segment >> 8), (uint8_t)segment};
-		return capsule_put_datagram(to, CONTEXT_SEGMENTS, size, sizeof(size), data, length);
-	}
+	uint8_t size[2] = {(uint8_t)(segment >> 8), (uint8_t)segment};
+	uint32_t most = segment == 0 ? length : segments ? segment * UDP_RUN_MAX : segment;
 	do {
-		uint32_t n = segment > 0 && length > segment ? segment : length;
-		capsule_put_datagram(to, CONTEXT_PAYLOAD, NULL, 0, data, n);
+		uint32_t n = length < most ? length : most;
+		if (segments && n > segment && segment > 0)
+			capsule_put_datagram(to, CONTEXT_SEGMENTS, size, sizeof(size), data, n);
+		else
+			capsule_put_datagram(to, CONTEXT_PAYLOAD, NULL, 0, data, n);
 		data += n;
 		length -= n;
 	} while (length > 0);
