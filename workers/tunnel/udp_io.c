@@ -175,12 +175,10 @@ static int receive(int fd, unsigned max)
 		int n = recvmmsg(fd, rx.messages, max, MSG_DONTWAIT, NULL);
 		if (n >= 0)
 			return n;
-		if (errno == EINTR)
-			continue;
-		int error = udp_error(fd, errno == EAGAIN ? 0 : errno);
+		int why = errno, error = why == EINTR ? 0 : udp_error(fd, why == EAGAIN ? 0 : why);
 		if (error)
 			return -error;
-		if (errno == EAGAIN)
+		if (why == EAGAIN)
 			return 0;
 	}
 	return 0;
