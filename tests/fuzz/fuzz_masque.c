@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Paths of UDP and IP proxying and the field hermes-tunnel: whatever is accepted has one spelling that is accepted again and
+/* Paths of UDP and IP proxying, and the fields hermes-tunnel and hermes-hop: whatever is accepted has one spelling that is accepted again and
  * says the same, names a target that the guard takes, and holds nothing that a later hop could read as something else. */
 #include <stdint.h>
 #include <stdlib.h>
@@ -7,6 +7,7 @@
 
 #include "workers/tunnel/guard.h"
 #include "workers/tunnel/masque.h"
+#include "workers/tunnel/probe.h"
 #include "workers/tunnel/tunnel_header.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -71,6 +72,16 @@ static void check_header(const char *value)
 	head_free(head);
 }
 
+static void check_hop(const char *value)
+{
+	struct hop hop;
+	struct head *head = head_new();
+	head_add(head, HOP_HEADER, value);
+	if (hop_read(head, &hop))
+		require(hop.node[0] && strlen(hop.node) < sizeof(hop.node) && strlen(hop.endpoint) < sizeof(hop.endpoint) && hop.status < 1000);
+	head_free(head);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	char text[2048];
@@ -81,7 +92,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		n = (size_t)(stpcpy(text, data[0] & 1 ? "/.well-known/masque/udp/" : "/.well-known/masque/ip/") - text);
 	memcpy(text + n, data + 1, size - 1);
 	text[n + size - 1] = '\0';
-	if (data[0] & 4)
+	if (data[0] & 8)
+		check_hop(text);
+	else if (data[0] & 4)
 		check_header(text);
 	else
 		check_path(data[0] & 1 ? "connect-udp" : "connect-ip", text);

@@ -49,6 +49,8 @@ def world(session_tmp, certs):
         *({"name": f"raw-{v}", "carry": v, "endpoints": [f"127.0.0.1:{u.port}"]} for v, u in w.upstreams.items())]
     front["routes"] = [everywhere(c["name"]) for c in front["clusters"]]
     w.nodes = {"far": hermes.Node("ingress", far, folder), "front": hermes.Node("alice", front, folder)}
+    for port in (w.far, w.front):
+        hermes.wait_port(port)
     yield w
     for node in reversed(w.nodes.values()):
         node.stop()
@@ -453,6 +455,28 @@ def test_any_2xx_opens_a_classic_tunnel(world, client, version, status):
 
 
 @both
+@pytest.mark.parametrize("protocol", [None, "connect-udp"])
+def test_a_tunnel_that_ends_with_its_head(world, client, protocol):
+    """200 with END_STREAM: open, and the next hop has nothing to say. What the client sends still goes there."""
+    up = world.upstreams["h2"]
+
+    def handler(exchange):
+        exchange.connection.h2.send_headers(exchange.number, [(":status", "200")], end_stream=True)
+        exchange.connection.flush()
+        exchange._finished = (exchange.number,)
+        up.said.put(exchange.read_all())
+    up.handler = handler
+    path = udp_path("target.example", 53) if protocol else "/"
+    call = CLIENTS[client](world.front).request("CONNECT", "target.example:53", path, [("x-way", "raw-h2")], protocol=protocol)
+    assert call.response().status == 200
+    assert call.read_all() == b""
+    call.data(datagram(b"only up"))
+    call.end()
+    assert up.told() == datagram(b"only up")
+    call.close()
+
+
+@both
 @raw_ways
 def test_the_real_refusal_reaches_the_client(world, client, version):
     def handler(exchange):
@@ -569,6 +593,7 @@ def test_extended_connect_waits_for_the_setting(session_tmp, certs, extended):
     config = hermes.alice_config(w.front, certs, up.port)
     config["clusters"][0].pop("tls")
     with hermes.Node(f"settings-{next(COUNTER)}", {**config, "node": {"name": "alice"}}, session_tmp):
+        hermes.wait_port(w.front)
         t = Tunnel(w, "h2", "", udp_path("target.example", 53))
         time.sleep(0.5)
         assert not up.requests

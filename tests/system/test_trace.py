@@ -50,6 +50,8 @@ def world(session_tmp, certs):
     w.exit = hermes.Node("exit", w.exit_config, folder)
     w.middle = hermes.Node("middle", relay, folder)
     w.alice = hermes.Node("alice", alice, folder)
+    for port in (w.programs, middle, far):
+        hermes.wait_port(port)
     yield w
     for node in (w.alice, w.middle, w.exit):
         node.stop()
