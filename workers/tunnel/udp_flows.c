@@ -7,6 +7,7 @@
 
 #include "workers/tunnel/masque.h"
 #include "workers/tunnel/source_text.h"
+#include "workers/tunnel/udp_capsule.h"
 #include "workers/tunnel/udp_flows_internal.h"
 
 #define BUCKETS_MIN 16u           /* a power of two */
@@ -166,20 +167,6 @@ void udp_flow_unref(struct udp_flow *f)
 
 /* --- up -------------------------------------------------------------------------------------------------------------- */
 
-/* One run into capsules: whole where the far end takes that, else each datagram by itself. */
-static void gather(struct udp_flow *f, const uint8_t *data, size_t length, uint32_t segment)
-{
-	if (segment == 0 || length <= segment)
-		return capsule_put_datagram(&f->gathered, CONTEXT_PAYLOAD, NULL, 0, data, length);
-	if (f->segments) {
-		uint8_t prefix[2] = {(uint8_t)(segment >> 8), (uint8_t)segment};
-		return capsule_put_datagram(&f->gathered, CONTEXT_SEGMENTS, prefix, sizeof(prefix), data, length);
-	}
-	for (size_t at = 0; at < length; at += segment)
-		capsule_put_datagram(&f->gathered, CONTEXT_PAYLOAD, NULL, 0, data + at,
-		                     length - at < segment ? length - at : segment);
-}
-
 static bool has_room(const struct udp_flow *f)
 {
 	return f->state == UDP_FLOW_JOINED && f->outstanding + f->gathered.bytes < slab_allowance();
@@ -189,7 +176,7 @@ static void gather_queued(struct udp_flow *f)
 {
 	const struct datagram_entry *entry;
 	while (has_room(f) && (entry = datagram_queue_first(&f->queue))) {
-		gather(f, entry->data, entry->length, entry->segment);
+		udp_capsule_put(&f->gathered, f->segments, entry->data, entry->length, entry->segment);
 		datagram_queue_pop(&f->queue);
 	}
 	account(f);
@@ -240,7 +227,7 @@ void udp_flow_take(struct udp_flow *f, const uint8_t *data, size_t length, uint3
 	if (f->state == UDP_FLOW_REFUSED || f->state == UDP_FLOW_OVER)
 		return datagram_count_drop(all->listener->stats, STATS_LISTENER_DROP_NO_TUNNEL, segment, length);
 	if (has_room(f) && STAILQ_EMPTY(&f->queue.entries))
-		gather(f, data, length, segment);
+		udp_capsule_put(&f->gathered, f->segments, data, (uint32_t)length, segment);
 	else
 		enqueue(f, data, length, segment);
 	if (f->gathered.bytes >= GIVE_AT)
