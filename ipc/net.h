@@ -5,7 +5,7 @@
 
 /* Several hermesd can live in one network namespace: each claims a slot (the abstract Unix socket "hermes-net-SLOT", held as long as
  * it lives), and its tables, rules and marks are numbered by it. A new owner of a slot removes what a killed one left there.
- * tun-bridge learns it from HERMES_NET_SLOT; without one it changes nothing. */
+ * tun-bridge learns it from HERMES_NET_SLOT; without one (not root; NET_SLOTS: all are taken) it changes nothing. */
 #define NET_SLOTS 16u
 
 /* SO_MARK of sockets that the supervisor makes, and of connections accepted there: what they send is the overlay's own, never

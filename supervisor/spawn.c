@@ -1,7 +1,6 @@
 #include "supervisor/spawn.h"
 #include "ipc/channel.h"
 #include "ipc/log.h"
-#include "ipc/net.h"
 #include "ipc/worker.h"
 
 #include <errno.h>
@@ -64,7 +63,7 @@ static void environment_make(struct environment *e, const struct spawner *s, enu
 	if (s->journal_fd >= 0)
 		put(e, "HERMES_JOURNAL_FD", "4");
 	snprintf(slot, sizeof(slot), "%u", s->net_slot);
-	if (role == IPC_TUN_BRIDGE && s->net_slot < NET_SLOTS)
+	if (role == IPC_TUN_BRIDGE && s->privileges->root)
 		put(e, "HERMES_NET_SLOT", slot);
 	if (role == IPC_CONFIG_SYNC)
 		put(e, "HERMES_STATE_DIR", s->state_dir);

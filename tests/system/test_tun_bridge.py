@@ -216,6 +216,27 @@ def test_what_cannot_be_made_is_refused(two, lab):
     assert len(two.here.admin("tunnels", "list", json=True)["tunnels"]) == 1
 
 
+# prctl(PR_CAPBSET_DROP, CAP_NET_ADMIN), and what root executes has it no more
+WITHOUT_NET_ADMIN = "import ctypes, os, sys; ctypes.CDLL(None).prctl(24, 12, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+@pytest.mark.parametrize("wrap, why", [
+    (["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"], "start hermesd as root"),
+    (["/usr/bin/python3", "-c", WITHOUT_NET_ADMIN], "making a TUN device needs CAP_NET_ADMIN"),
+    (["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev/net; exec "$@"', "x"], "/dev/net/tun: the kernel's tun module"),
+], ids=["unprivileged", "without CAP_NET_ADMIN", "without /dev/net/tun"])
+def test_what_is_missing_is_named(lab, certs, node, tmp_path, wrap, why):
+    made = node("alice", {"node": {"name": "alice"}, "tunnels": [{"name": "hermes0", "addresses": ["10.8.0.2/32"]}]},
+                start=False, wrap=lambda command: lab.a.wrap([*wrap, *command]))
+    for folder in made.folder, made.folder / "state", made.folder / "run":
+        folder.chmod(0o777)
+    with pytest.raises(AssertionError):
+        made.start()
+    assert re.search(f"hermesd: tun-bridge: .*{re.escape(why)}", made.log())
+    made.process.wait(10)
+    made.process = None
+
+
 def test_workers_fall_and_the_device_stays(two, lab):
     before, pids = index(lab.a), two.here.pids()
     owner = int(device(two.here)["worker"].removeprefix("tunnel-"))

@@ -20,6 +20,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define SLOT "HERMES_NET_SLOT"
+
 struct tun_bridge {
 	struct worker *worker;
 	struct config *in_force, *prepared;      /* NULL: none */
@@ -34,7 +36,7 @@ struct tun_bridge {
 
 static unsigned own_slot(void)
 {
-	const char *text = getenv("HERMES_NET_SLOT");
+	const char *text = getenv(SLOT);
 	unsigned long slot = text ? strtoul(text, NULL, 10) : NET_SLOTS;
 	return slot < NET_SLOTS ? (unsigned)slot : NET_SLOTS;
 }
@@ -203,8 +205,9 @@ static int prepare(void *arg, uint64_t generation, struct config *config, char *
 	b->prepared = config;
 	if ((b->plan.slot == NET_SLOTS || !b->netlink) && (config->n_tunnels || plan_captures(config))) {
 		undo(b);
-		return refuse(error, size, "TUN devices and transparent capture need CAP_NET_ADMIN: start hermesd as root (where it is: %u "
-		              "others run in this network namespace, or the kernel has no rtnetlink)", NET_SLOTS);
+		return refuse(error, size, "TUN devices and transparent capture are out of reach: %s",
+		              !b->netlink ? "the kernel has no rtnetlink" :
+		              getenv(SLOT) ? "too many hermesd have some in this network namespace" : "start hermesd as root");
 	}
 	for (size_t i = 0; i < config->n_tunnels; i++) {
 		if (prepare_device(b, generation, &config->tunnels[i], why, sizeof(why)) == 0)
