@@ -15,7 +15,8 @@ static const struct capsule_cursor new_stream;
 
 uint64_t source_received(const struct source *s)
 {
-	return s->base + s->cursor.boundary - s->cursor.own;
+	uint64_t here = s->cursor.boundary - s->cursor.own;
+	return s->base + (here > s->skip ? here : s->skip);
 }
 
 void source_rewind(struct source *s)

@@ -20,7 +20,7 @@ struct source {
 	struct capsule_cursor cursor;
 	struct chunks partial;        /* the half capsule at its end; its bytes are credited already */
 	uint64_t base;                /* number of its first byte */
-	uint64_t skip;                /* bytes at its beginning that came by the former way */
+	uint64_t skip;                /* bytes at its beginning that came by the former way; 0: they are behind */
 	bool through;                 /* a capsule too long to be kept is passed on as it comes */
 };
 
