@@ -246,7 +246,8 @@ def test_levels(node):
     os.chmod(n.socket, 0o666)
     (n.folder / "run").chmod(0o755)
     allowed = {(1, "status"): 0, (1, "reload"): 1, (1, "config diff 1"): 1, (1, "config show --origin"): 1,
-               (1, "log level"): 0, (1, "log level debug"): 1, (2, "status"): 0, (2, "reload"): 0, (2, "stop"): 1,
+               (1, "log level"): 0, (1, "log level debug"): 1, (1, "traceroute a:1"): 1, (1, "ping alice"): 1, (2, "status"): 0,
+               (2, "ping --count 1 alice"): 0, (2, "reload"): 0, (2, "stop"): 1,
                (3, "status"): 1, (65534, "status"): 1}
     for (uid, words), status in allowed.items():
         done = as_user(uid, n, *words.split())
