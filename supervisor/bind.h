@@ -1,5 +1,5 @@
-/* Addresses to sockets: bound, non-blocking, not listening. (A UDP socket receives from then on; nobody reads before the
- * configuration that asked for it is in force.) */
+/* Addresses to sockets: bound, non-blocking, not listening. (A UDP socket receives from then on; nobody reads before
+ * the configuration that asked for it is in force.) */
 #ifndef HERMES_SUPERVISOR_BIND_H
 #define HERMES_SUPERVISOR_BIND_H
 
@@ -18,8 +18,8 @@ struct bind_address {
 	bool made;             /* a Unix socket's name in the file system is ours to remove */
 };
 
-/* Numeric addresses, "localhost", no host at all, and Unix paths: names would need a resolver that blocks. Returns 0, or
- * -1 with the reason in error. The caller says then whether it is datagrams or transparent. */
+/* Numeric addresses, "localhost", no host at all, and Unix paths: names would need a resolver that blocks. Returns
+ * 0, or -1 with the reason in error. The caller says then whether it is datagrams or transparent. */
 int bind_resolve(const struct config_address *text, struct bind_address *out, char *error, size_t size);
 bool bind_same(const struct bind_address *a, const struct bind_address *b);
 bool bind_same_port(const struct bind_address *a, const struct bind_address *b);

@@ -15,7 +15,7 @@
 
 #include "workers/tunnel/udp_flows_internal.h"
 
-/* --- flows that the test plays ----------------------------------------------------------------------------------------- */
+/* --- flows that the test plays ------------------------------------------------------------------------------------ */
 
 #define FLOWS 64
 
@@ -35,7 +35,8 @@ static struct {
 	bool deny;                    /* flow_new() answers 403 */
 } far;
 
-struct flow *flow_new(struct tunnel *tunnel, const struct origin *origin, struct leg *leg, struct head *request, bool end)
+struct flow *flow_new(struct tunnel *tunnel, const struct origin *origin, struct leg *leg, struct head *request,
+                      bool end)
 {
 	struct flow *flow = &far.flows[far.n++];
 	(void)tunnel, (void)origin;
@@ -107,7 +108,7 @@ static void close_flow(struct flow *flow, enum flow_error error)
 	flow->in = NULL;
 }
 
-/* --- the socket that the test plays -------------------------------------------------------------------------------------- */
+/* --- the socket that the test plays ------------------------------------------------------------------------------- */
 
 struct udp_sender { unsigned n; };
 struct udp_kept { unsigned n; struct { char data[64]; } v[64]; };
@@ -181,7 +182,7 @@ int udp_flush_kept(struct udp_sender *s, struct udp_kept **kept, int fd, unsigne
 struct udp_sender *udp_sender_new(void) { return &sender; }
 void udp_sender_free(struct udp_sender *s) { (void)s; }
 
-/* --- the rest of the world ------------------------------------------------------------------------------------------------- */
+/* --- the rest of the world ---------------------------------------------------------------------------------------- */
 
 static struct {
 	struct tunnel tunnel;
@@ -210,7 +211,8 @@ static int set_up(void **state)
 	wire.batch_max = 8;
 	world.config = (struct config){.datagram_queue = 1 << 20, .datagram_age = 2000, .memory = 64 << 20};
 	world.generation.config = &world.config;
-	world.tunnel = (struct tunnel){.base = event_base_new(), .current = &world.generation, .udp = &sender, .stats = stats_new(8)};
+	world.tunnel = (struct tunnel){.base = event_base_new(), .current = &world.generation, .udp = &sender,
+	                               .stats = stats_new(8)};
 	world.listener_config.limits.flows = 8;
 	world.listener = (struct listener){.name = "l", .config = &world.listener_config,
 	                                   .stats = stats_set(world.tunnel.stats, STATS_LISTENER, "l")};
@@ -247,8 +249,8 @@ static int tear_down(void **state)
 static struct udp_flow *begin_with(char key, struct udp_socket *socket, const char *header)
 {
 	static struct sockaddr_storage client = {.ss_family = AF_INET};
-	struct udp_begin how = {.key = &key, .key_length = 1, .target = "t:1", .carry = "udp", .client = &client, .socket = socket,
-	                        .header = header, .header_length = header ? strlen(header) : 0};
+	struct udp_begin how = {.key = &key, .key_length = 1, .target = "t:1", .carry = "udp", .client = &client,
+	                        .socket = socket, .header = header, .header_length = header ? strlen(header) : 0};
 	return udp_flows_begin(world.flows, &how);
 }
 
@@ -302,7 +304,7 @@ static uint64_t dropped(enum stats_metric reason)
 	return value;
 }
 
-/* --- up -------------------------------------------------------------------------------------------------------------------- */
+/* --- up ----------------------------------------------------------------------------------------------------------- */
 
 static void waits_until_joined(void **state)
 {
@@ -449,7 +451,7 @@ static void freeing_ends_at_once(void **state)
 	assert_int_equal(world.held, 0);
 }
 
-/* --- the way back ---------------------------------------------------------------------------------------------------------- */
+/* --- the way back ------------------------------------------------------------------------------------------------- */
 
 static void answers_leave_together(void **state)
 {

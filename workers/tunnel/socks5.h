@@ -1,5 +1,6 @@
-/* The server's side of SOCKS 5 (RFC 1928) with user names and passwords (RFC 1929), up to where bytes follow, and the header
- * of relayed datagrams. Pure: bytes in, bytes to be answered out. Names are not looked up here: the overlay does that. */
+/* The server's side of SOCKS 5 (RFC 1928) with user names and passwords (RFC 1929), up to where bytes follow, and
+ * the header of relayed datagrams. Pure: bytes in, bytes to be answered out. Names are not looked up here: the
+ * overlay does that. */
 #ifndef HERMES_TUNNEL_SOCKS5_H
 #define HERMES_TUNNEL_SOCKS5_H
 
@@ -51,7 +52,8 @@ size_t socks5_reply(uint8_t to[SOCKS5_REPLY], enum socks5_code code);
 /* Success, with the address that datagrams are to be sent to. */
 size_t socks5_reply_bound(uint8_t to[SOCKS5_REPLY_MAX], const struct sockaddr_storage *bound);
 
-/* RFC 1928 7: the length of a datagram's header; 0: malformed, or a fragment, which this relay does not put together. */
+/* RFC 1928 7: the length of a datagram's header; 0: malformed, or a fragment, which this relay does not put
+ * together. */
 size_t socks5_datagram_header(const uint8_t *data, size_t length);
 /* Its target as host:port, from a header of that length. False: malformed name or port. */
 bool socks5_datagram_target(const uint8_t *data, size_t header, char authority[SOCKS5_AUTHORITY]);

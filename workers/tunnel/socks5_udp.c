@@ -46,9 +46,10 @@ static bool same_host(const struct sockaddr_storage *a, const struct sockaddr_st
 	                               : memcmp(&a6->sin6_addr, &b6->sin6_addr, sizeof(a6->sin6_addr)) == 0;
 }
 
-/* --- datagrams ------------------------------------------------------------------------------------------------------- */
+/* --- datagrams ---------------------------------------------------------------------------------------------------- */
 
-static struct udp_flow *begin(struct socks5_udp *r, const struct sockaddr_storage *from, const struct key *key, size_t header)
+static struct udp_flow *begin(struct socks5_udp *r, const struct sockaddr_storage *from, const struct key *key,
+                              size_t header)
 {
 	char target[SOCKS5_AUTHORITY];
 	if (!socks5_datagram_target(key->header, header, target))
@@ -105,7 +106,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	}
 }
 
-/* --- life ------------------------------------------------------------------------------------------------------------ */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 static socklen_t without_port(struct sockaddr_storage *address)
 {
@@ -128,8 +129,8 @@ static int bind_beside(int tcp, struct sockaddr_storage *bound, const char **why
 	transparent_unmap(bound);
 	length = without_port(bound);
 	int fd = socket(bound->ss_family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd >= 0 && bind(fd, (struct sockaddr *)bound, length) == 0 && udp_setup(fd, bound->ss_family, UDP_FRAGMENTS) == 0 &&
-	    getsockname(fd, (struct sockaddr *)bound, &length) == 0)
+	if (fd >= 0 && bind(fd, (struct sockaddr *)bound, length) == 0 &&
+	    udp_setup(fd, bound->ss_family, UDP_FRAGMENTS) == 0 && getsockname(fd, (struct sockaddr *)bound, &length) == 0)
 		return fd;
 	*why = "no UDP socket could be made";
 	if (fd >= 0)
@@ -137,8 +138,8 @@ static int bind_beside(int tcp, struct sockaddr_storage *bound, const char **why
 	return -1;
 }
 
-struct socks5_udp *socks5_udp_new(struct tunnel *tunnel, const struct origin *origin, int tcp, struct sockaddr_storage *bound,
-                                  const char **why)
+struct socks5_udp *socks5_udp_new(struct tunnel *tunnel, const struct origin *origin, int tcp,
+                                  struct sockaddr_storage *bound, const char **why)
 {
 	int fd = bind_beside(tcp, bound, why);
 	if (fd < 0)

@@ -31,7 +31,7 @@ static TAILQ_HEAD(foreign_list, foreign) all = TAILQ_HEAD_INITIALIZER(all);
 static unsigned n_all;
 static uint64_t last_id;
 
-/* --- addresses ------------------------------------------------------------------------------------------------------- */
+/* --- addresses ---------------------------------------------------------------------------------------------------- */
 
 void transparent_unmap(struct sockaddr_storage *address)
 {
@@ -57,7 +57,7 @@ bool transparent_target(int fd, uint16_t port, char target[ADDRESS_PORT_TEXT])
 	return own != port;
 }
 
-/* --- sockets for answers --------------------------------------------------------------------------------------------- */
+/* --- sockets for answers ------------------------------------------------------------------------------------------ */
 
 static void tell_waiting(struct foreign *f)
 {

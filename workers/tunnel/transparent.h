@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Captured traffic (accept: transparent): what was sent to others comes here by nftables rules that tun-bridge made, and
- * answers have to come from those others' addresses. */
+/* Captured traffic (accept: transparent): what was sent to others comes here by nftables rules that tun-bridge made,
+ * and answers have to come from those others' addresses. */
 #ifndef HERMES_TUNNEL_TRANSPARENT_H
 #define HERMES_TUNNEL_TRANSPARENT_H
 

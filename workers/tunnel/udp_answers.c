@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The way back of UDP flows: capsules to datagrams, those of all flows of a wake-up together by their socket (GSO). A socket
- * that takes no more keeps what was read already, refuses further capsules, and waits until it is writable. */
+/* The way back of UDP flows: capsules to datagrams, those of all flows of a wake-up together by their socket (GSO).
+ * A socket that takes no more keeps what was read already, refuses further capsules, and waits until it is writable. */
 #include <errno.h>
 #include <event2/event.h>
 #include <stdlib.h>
@@ -27,7 +27,7 @@ struct udp_socket {
 	struct chunks consumed;       /* what was read lies there until it has left */
 };
 
-/* --- the socket ------------------------------------------------------------------------------------------------------ */
+/* --- the socket --------------------------------------------------------------------------------------------------- */
 
 static void on_turn(evutil_socket_t fd, short what, void *arg);
 static void on_writable(evutil_socket_t fd, short what, void *arg);
@@ -64,8 +64,8 @@ static void close_fd(evutil_socket_t fd, short what, void *arg)
 	close((int)(intptr_t)arg);
 }
 
-/* The supervisor may hold the socket too: closed before libevent's change list has reached the kernel, it would stay in the
- * epoll set for good. So it is closed in the next turn. */
+/* The supervisor may hold the socket too: closed before libevent's change list has reached the kernel, it would stay
+ * in the epoll set for good. So it is closed in the next turn. */
 void udp_socket_unref(struct udp_socket *s)
 {
 	static const struct timeval now = {0};
@@ -81,7 +81,7 @@ void udp_socket_unref(struct udp_socket *s)
 	free(s);
 }
 
-/* --- sending --------------------------------------------------------------------------------------------------------- */
+/* --- sending ------------------------------------------------------------------------------------------------------ */
 
 static void block(struct udp_socket *s)
 {
@@ -155,7 +155,7 @@ static void send_held(struct udp_socket *s)
 	}
 }
 
-/* --- from capsules ----------------------------------------------------------------------------------------------------- */
+/* --- from capsules ------------------------------------------------------------------------------------------------ */
 
 struct cursor {
 	const struct capsule_piece *piece;
@@ -325,7 +325,7 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 	udp_socket_unref(s);
 }
 
-/* --- for the leg ------------------------------------------------------------------------------------------------------- */
+/* --- for the leg -------------------------------------------------------------------------------------------------- */
 
 void udp_answers_init(struct udp_flow *f)
 {

@@ -31,7 +31,7 @@ struct udp_flows {
 
 static size_t queued_total;       /* in all queues of the worker */
 
-/* --- the table ------------------------------------------------------------------------------------------------------- */
+/* --- the table ---------------------------------------------------------------------------------------------------- */
 
 static uint32_t hash_of(const struct udp_flows *all, const uint8_t *key, size_t length)
 {
@@ -125,7 +125,7 @@ struct udp_flow *udp_flows_find(struct udp_flows *all, const void *key, size_t l
 	return NULL;
 }
 
-/* --- memory ---------------------------------------------------------------------------------------------------------- */
+/* --- memory ------------------------------------------------------------------------------------------------------- */
 
 static void all_unref(struct udp_flows *all)
 {
@@ -165,7 +165,7 @@ void udp_flow_unref(struct udp_flow *f)
 	all_unref(all);
 }
 
-/* --- up -------------------------------------------------------------------------------------------------------------- */
+/* --- up ----------------------------------------------------------------------------------------------------------- */
 
 static bool has_room(const struct udp_flow *f)
 {
@@ -256,7 +256,7 @@ void udp_flows_give(struct udp_flows *all)
 	all_unref(all);
 }
 
-/* --- from the flow ----------------------------------------------------------------------------------------------------- */
+/* --- from the flow ------------------------------------------------------------------------------------------------ */
 
 static void drop_queued(struct udp_flow *f)
 {
@@ -356,7 +356,7 @@ static const struct leg_ops ops = {
 	.joined = leg_joined,
 };
 
-/* --- from the way back --------------------------------------------------------------------------------------------------- */
+/* --- from the way back -------------------------------------------------------------------------------------------- */
 
 void udp_flow_end(struct udp_flow *f)
 {
@@ -377,7 +377,7 @@ void udp_flow_break(struct udp_flow *f, enum flow_error error, const char *detai
 	udp_flow_unref(f);
 }
 
-/* --- begin ------------------------------------------------------------------------------------------------------------- */
+/* --- begin -------------------------------------------------------------------------------------------------------- */
 
 static struct udp_flow *udp_flow_make(struct udp_flows *all, const struct udp_begin *begin)
 {
@@ -434,7 +434,7 @@ struct udp_flow *udp_flows_begin(struct udp_flows *all, const struct udp_begin *
 	return f;
 }
 
-/* --- all of them ------------------------------------------------------------------------------------------------------- */
+/* --- all of them -------------------------------------------------------------------------------------------------- */
 
 struct udp_flows *udp_flows_new(struct tunnel *tunnel, struct listener *listener, unsigned limit,
                                 void (*held)(void *arg, int change), void *arg)
@@ -442,7 +442,8 @@ struct udp_flows *udp_flows_new(struct tunnel *tunnel, struct listener *listener
 	struct udp_flows *all = calloc(1, sizeof(*all));
 	if (!all)
 		abort();
-	*all = (struct udp_flows){.tunnel = tunnel, .listener = listener, .limit = limit, .held = held, .arg = arg, .alive = 1};
+	*all = (struct udp_flows){.tunnel = tunnel, .listener = listener, .limit = limit, .held = held, .arg = arg,
+	                          .alive = 1};
 	TAILQ_INIT(&all->gathered);
 	TAILQ_INIT(&all->refused);
 	all->forget = event_new(tunnel->base, -1, 0, on_forget, all);

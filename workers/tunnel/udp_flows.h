@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The UDP flows that programs begin, as in legs of CONNECT-UDP flows: what udp_listener.h, SOCKS5 UDP ASSOCIATE and
- * transparent capture share. A table finds a flow by a key (client address and port, ...); each gathers what one wake-up
- * received into capsules, and answers leave together by the socket that it was given. */
+ * transparent capture share. A table finds a flow by a key (client address and port, ...); each gathers what one
+ * wake-up received into capsules, and answers leave together by the socket that it was given. */
 #ifndef HERMES_TUNNEL_UDP_FLOWS_H
 #define HERMES_TUNNEL_UDP_FLOWS_H
 
 #include "workers/tunnel/listener.h"
 #include "workers/tunnel/udp_io.h"
 
-/* --- the way back --------------------------------------------------------------------------------------------------- */
+/* --- the way back ------------------------------------------------------------------------------------------------- */
 
 /* A socket that answers leave by, shared and counted: its flows hold it. Takes over fd (non-blocking); starts with one
  * reference, its maker's. stats: STATS_LISTENER, for what is too long to leave; may be NULL. */
@@ -19,13 +19,13 @@ struct udp_socket *udp_socket_ref(struct udp_socket *socket);
 void udp_socket_unref(struct udp_socket *socket);
 int udp_socket_fd(const struct udp_socket *socket);
 
-/* --- flows ---------------------------------------------------------------------------------------------------------- */
+/* --- flows -------------------------------------------------------------------------------------------------------- */
 
 struct udp_flows;
 struct udp_flow;
 
-/* held(arg, +1 or -1) is called as flows begin and as the last that refers to listener or origin goes; may be NULL. limit: how
- * many may live at a time, beside limits.flows of the listener, which counts over all its tables. */
+/* held(arg, +1 or -1) is called as flows begin and as the last that refers to listener or origin goes; may be NULL.
+ * limit: how many may live at a time, beside limits.flows of the listener, which counts over all its tables. */
 struct udp_flows *udp_flows_new(struct tunnel *tunnel, struct listener *listener, unsigned limit,
                                 void (*held)(void *arg, int change), void *arg);
 /* Nothing is taken any more; what was is still delivered, then each flow ends its side. Frees itself after the last. */
@@ -54,7 +54,8 @@ void udp_flow_take(struct udp_flow *flow, const uint8_t *data, size_t length, ui
 /* After a batch: hands over what was gathered. */
 void udp_flows_give(struct udp_flows *flows);
 
-/* For flows that began without a socket: a reference keeps their memory until here. socket NULL: there is none, it ends. */
+/* For flows that began without a socket: a reference keeps their memory until here. socket NULL: there is none, it
+ * ends. */
 struct udp_flow *udp_flow_ref(struct udp_flow *flow);
 void udp_flow_unref(struct udp_flow *flow);
 void udp_flow_set_socket(struct udp_flow *flow, struct udp_socket *socket);

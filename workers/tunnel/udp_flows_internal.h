@@ -9,7 +9,8 @@
 #include "workers/tunnel/datagram_queue.h"
 #include "workers/tunnel/udp_flows.h"
 
-/* BEGUN: no tunnel yet. JOINED: datagrams move. REFUSED: for a second after the answer was no. OVER: out of the table. */
+/* BEGUN: no tunnel yet. JOINED: datagrams move. REFUSED: for a second after the answer was no. OVER: out of the
+ * table. */
 enum udp_flow_state { UDP_FLOW_BEGUN, UDP_FLOW_JOINED, UDP_FLOW_REFUSED, UDP_FLOW_OVER };
 
 struct udp_flow {

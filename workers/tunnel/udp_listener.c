@@ -57,12 +57,12 @@ static void make_key(const struct udp_received *run, struct key *key)
 		key->scope = ((const struct sockaddr_in6 *)run->from)->sin6_scope_id;
 }
 
-/* --- flows ----------------------------------------------------------------------------------------------------------- */
+/* --- flows -------------------------------------------------------------------------------------------------------- */
 
 static struct udp_flow *begin(struct udp_listener *l, const struct udp_received *run, const struct key *key)
 {
-	struct udp_begin how = {.key = key, .key_length = sizeof(*key), .target = l->listener->config->target.text, .carry = "udp",
-	                        .client = run->from, .local = run->to, .socket = l->socket};
+	struct udp_begin how = {.key = key, .key_length = sizeof(*key), .target = l->listener->config->target.text,
+	                        .carry = "udp", .client = run->from, .local = run->to, .socket = l->socket};
 	return udp_flows_begin(l->flows, &how);
 }
 
@@ -129,7 +129,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	}
 }
 
-/* --- life ------------------------------------------------------------------------------------------------------------ */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 static bool is_any(const struct sockaddr_storage *address)
 {

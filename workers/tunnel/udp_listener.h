@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* UDP sockets that programs send to (accept: udp, accept: transparent): one socket per tunnel worker, a table of flows by
- * client address and port in user space (udp_flows.h); each entry is the in leg of a CONNECT-UDP flow. */
+/* UDP sockets that programs send to (accept: udp, accept: transparent): one socket per tunnel worker, a table of
+ * flows by client address and port in user space (udp_flows.h); each entry is the in leg of a CONNECT-UDP flow. */
 #ifndef HERMES_TUNNEL_UDP_LISTENER_H
 #define HERMES_TUNNEL_UDP_LISTENER_H
 
@@ -8,12 +8,13 @@
 
 struct udp_listener;
 
-/* Takes over fd (bound). listener outlives it and every origin that it makes (held(arg, +1 or -1) is called as flows begin and
- * end). */
+/* Takes over fd (bound). listener outlives it and every origin that it makes (held(arg, +1 or -1) is called as flows
+ * begin and end). */
 struct udp_listener *udp_listener_new(struct tunnel *tunnel, struct listener *listener, int fd,
                                       void (*held)(void *arg, int change), void *arg);
 int udp_listener_fd(const struct udp_listener *listener);
-/* Reads no more. What its flows have taken is still delivered and they end their side; answers leave until they have ended. */
+/* Reads no more. What its flows have taken is still delivered and they end their side; answers leave until they have
+ * ended. */
 void udp_listener_close(struct udp_listener *listener);
 
 #endif
