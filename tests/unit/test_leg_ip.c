@@ -3,6 +3,7 @@
 #include "tests/unit/ip_world.h"
 
 #include "ipc/json.h"
+#include "workers/tunnel/ip_segment.h"
 
 /* --- the test as the other end -------------------------------------------------------------------------------------------------- */
 
@@ -604,6 +605,25 @@ static void test_exit_checks_sources(void **state)
 	assert_int_equal(d->drops[DEVICE_DROP_SPOOFED], 4);
 }
 
+/* Configured with an address, and nothing asked for: it is given by use, unless it is another's. */
+static void test_exit_learns_addresses(void **state)
+{
+	struct fake *f = exit_open("*", -1, "alice"), *g = exit_open("*", -1, "bob");
+	struct ip_assigned request = asking(1, "0.0.0.0/32");
+	(void)state;
+	say_packet(f->flow.out, "10.8.0.2", "10.0.0.1", 7, 100);
+	assert_string_equal(got(1), "10.0.0.1 17");
+	say_packet(f->flow.out, "10.77.0.2", "10.0.0.1", 7, 100);
+	say_packet(g->flow.out, "10.8.0.2", "10.0.0.1", 7, 100);
+	assert_string_equal(got(1), "");
+	send_udp(1, "10.0.0.1", "10.8.0.2", 7, 100);
+	look(f, false);
+	assert_int_equal(seen.packets, 1);
+	say_addresses(g->flow.out, CAPSULE_ADDRESS_REQUEST, &request, 1);
+	say_packet(g->flow.out, "10.8.0.99", "10.0.0.1", 7, 100);     /* free, but it has been given another */
+	assert_string_equal(got(1), "");
+}
+
 static void test_exit_scope(void **state)
 {
 	struct fake *f = exit_with_address("10.0.0.0/24", IPPROTO_TCP);
@@ -755,6 +775,85 @@ static void test_exit_advertises_anew(void **state)
 	assert_true(f->broken);
 }
 
+/* --- runs of UDP packets ----------------------------------------------------------------------------------------------------------- */
+
+#define RUN 20
+
+static struct { uint8_t packet[RUN][1400]; size_t length[RUN]; unsigned n, seen; } run;
+
+static void expect_one(void *arg, uint8_t *packet, size_t length)
+{
+	struct ip_packet ip;
+	(void)arg;
+	assert_true(run.seen < run.n);
+	assert_null(ip_parse(packet, length, &ip));
+	assert_int_equal(length, run.length[run.seen]);
+	assert_int_equal(ip_upper_checksum(&ip, packet + ip.header, length - ip.header), 0);
+	if (ip.version == 4)                           /* the kernel numbers segments; nobody reads it where DF is set */
+		memcpy(packet + 4, run.packet[run.seen] + 4, 2), memcpy(packet + 10, run.packet[run.seen] + 10, 2);
+	memcpy(packet + ip.header + 6, run.packet[run.seen] + ip.header + 6, 2);
+	assert_memory_equal(packet, run.packet[run.seen], length);
+	run.seen++;
+}
+
+static void test_udp_runs(void **state)
+{
+	static const char *const pairs[2][2] = {{"10.8.0.2", "10.0.0.1"}, {"fd00:8::2", "fd00:1::1"}};
+	static uint8_t scratch[SEGMENT_SCRATCH];
+	(void)state;
+	world.tunnels[0].n_networks = 2;
+	world_commit();
+	for (unsigned family = 0; family < 2; family++) {
+		uint16_t header_length = family ? 40 : 20;
+		struct virtio_net_hdr partial = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = header_length, .csum_offset = 6}, gso;
+		struct fake *f = flow_at(0);
+		while (f && strchr(f->request->authority, ':') == NULL ? family == 1 : family == 0)
+			f = f->next;
+		fake_join(f, true, true);
+		turn();
+		look(f, true);
+		run.n = RUN, run.seen = 0;
+		for (unsigned i = 0; i < RUN; i++) {
+			run.length[i] = make_packet(run.packet[i], pairs[family][0], pairs[family][1], 64, i < RUN - 1 ? 1200 : 777);
+			for (size_t k = header_length + 8u; k < run.length[i]; k++)
+				run.packet[i][k] = (uint8_t)(k * 3 + i);
+			kernel_sends(0, &partial, run.packet[i], run.length[i]);
+		}
+		turn();
+		look(f, true);
+		assert_int_equal(seen.segments, 1);
+		assert_int_equal(seen.packets, 0);
+		memcpy(&gso, seen.packet, VNET_HEADER);
+		assert_null(vnet_check(&gso, seen.packet + VNET_HEADER, seen.length - VNET_HEADER));
+		ip_segment(&gso, seen.packet + VNET_HEADER, seen.length - VNET_HEADER, scratch, expect_one, NULL);
+		assert_int_equal(run.seen, RUN);
+	}
+}
+
+/* Another flow, another TTL, a longer one, one behind a shorter one, one whose checksum nobody vouches for: each begins anew, and
+ * the order stays. */
+static void test_udp_runs_end(void **state)
+{
+	struct fake *f = network_open(true);
+	struct virtio_net_hdr partial = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 20, .csum_offset = 6};
+	struct virtio_net_hdr none = {0};
+	uint8_t packet[1400];
+	static const struct { const char *to; uint8_t ttl; size_t length; bool plain; } steps[] = {
+		{"10.0.0.1", 64, 500, false}, {"10.0.0.1", 64, 500, false}, {"10.0.0.2", 64, 500, false}, {"10.0.0.2", 63, 500, false},
+		{"10.0.0.2", 63, 501, false}, {"10.0.0.2", 63, 400, false}, {"10.0.0.2", 63, 400, false}, {"10.0.0.2", 63, 400, true},
+		{"10.0.0.2", 63, 28, false}};
+	(void)state;
+	look(f, true);
+	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++)
+		kernel_sends(0, steps[i].plain ? &none : &partial, packet, make_packet(packet, "10.8.0.2", steps[i].to, steps[i].ttl,
+		                                                                       steps[i].length));
+	turn();
+	look(f, true);
+	/* 500+500 | 500 | 500 | 501+400 | 400 | 400 plain | 28, all but the plain one with a header */
+	assert_int_equal(seen.segments, 6);
+	assert_int_equal(seen.packets, 1);
+}
+
 /* --- both ------------------------------------------------------------------------------------------------------------------------------ */
 
 static void test_both_ends(void **state)
@@ -800,9 +899,9 @@ int main(void)
 		WORLD(test_network_segments), WORLD(test_network_routes), WORLD(test_network_writes), WORLD(test_network_assigned),
 		WORLD(test_network_asked_for_addresses), WORLD(test_network_malformed), WORLD(test_network_tries_again),
 		WORLD(test_network_changes), WORLD(test_network_policy), WORLD(test_network_over_udp),
-		WORLD(test_exit_gives_addresses), WORLD(test_exit_many_requests), WORLD(test_exit_checks_sources), WORLD(test_exit_scope),
+		WORLD(test_exit_gives_addresses), WORLD(test_exit_many_requests), WORLD(test_exit_checks_sources), WORLD(test_exit_learns_addresses), WORLD(test_exit_scope),
 		WORLD(test_exit_malformed_packets), WORLD(test_exit_ends), WORLD(test_exit_device_full), WORLD(test_exit_over_udp),
-		WORLD(test_exit_advertises_anew), WORLD(test_both_ends),
+		WORLD(test_exit_advertises_anew), WORLD(test_udp_runs), WORLD(test_udp_runs_end), WORLD(test_both_ends),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 #include "ipc/log.h"
 #include "workers/tunnel/device_internal.h"
 #include "workers/tunnel/generation.h"
+#include "workers/tunnel/ip_coalesce.h"
 #include "workers/tunnel/ip_pool.h"
 #include "workers/tunnel/ip_text.h"
 #include "workers/tunnel/leg_ip.h"
@@ -197,10 +198,9 @@ static const struct config_tunnel *config_of(const struct tunnel *tunnel, const 
 static void take_queue(struct device *d, const struct device_pending *p)
 {
 	struct device_queue *q = &d->queues[p->queue];
-	if (q->fd >= 0)                 /* the same queue again: a descriptor too many */
-		close(p->fd);
-	else
-		q->fd = p->fd;
+	if (q->fd >= 0)                 /* the same queue again: the device was taken away and made anew */
+		device_io_stop(d);
+	q->fd = p->fd;
 	d->mtu = p->mtu;
 	d->offload = p->offload;
 }
@@ -340,6 +340,7 @@ struct devices *devices_new(struct tunnel *tunnel)
 	if (!ds)
 		abort();
 	ds->tunnel = tunnel;
+	ds->gathered = ip_coalesce_new();
 	ds->segments = malloc(SEGMENT_SCRATCH);
 	ds->packet = malloc(DEVICE_PACKET);
 	ds->read = malloc(VNET_HEADER + DEVICE_PACKET);
@@ -373,6 +374,6 @@ void devices_free(struct devices *ds)
 		close(p->fd);
 		pending_free(p);
 	}
-	free(ds->segments), free(ds->packet), free(ds->read);
+	free(ds->gathered), free(ds->segments), free(ds->packet), free(ds->read);
 	free(ds);
 }

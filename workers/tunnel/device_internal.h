@@ -68,6 +68,8 @@ struct devices {
 	bool draining;
 	uint8_t *segments;            /* scratch of ip_segment(), SEGMENT_SCRATCH bytes */
 	uint8_t *packet;              /* a packet that came in pieces or has to be changed, DEVICE_PACKET bytes */
+	struct ip_coalesce *gathered; /* UDP packets of one flow, for the leg `gathers` (NULL: none) */
+	struct ip_leg *gathers;
 	uint8_t *read;                /* what a queue gives: virtio header and packet */
 };
 #define DEVICE_PACKET (64u * 1024 + 512)

@@ -12,15 +12,11 @@ static void drops(const struct device *d, struct json *j)
 		DEVICE_DROPS(D)
 #undef D
 	};
-	uint64_t all = 0;
 	json_object(j, "drops");
-	for (unsigned i = 0; i < DEVICE_DROP_COUNT; i++) {
-		all += d->drops[i];
+	for (unsigned i = 0; i < DEVICE_DROP_COUNT; i++)
 		if (d->drops[i])
 			json_uint(j, names[i], d->drops[i]);
-	}
 	json_end(j);
-	json_uint(j, "dropped", all);
 }
 
 static void describe(const struct device *d, struct json *j)

@@ -39,7 +39,7 @@ struct ip_exit {
 	struct resolve_query *query;
 	struct ip_assigned *answers;  /* to ADDRESS_REQUESTs of what came together */
 	unsigned n_answers, room;
-	bool finished;                /* the client said its last */
+	bool asked;                   /* the client sends ADDRESS_REQUEST: it has no other addresses than those given */
 	struct event linger;
 	uint64_t last;                /* µs; a packet left for the client */
 };
@@ -98,6 +98,7 @@ static const char *on_control(struct ip_leg *leg, uint64_t type, const uint8_t *
 	struct ip_exit *x = exit_of(leg);
 	const char *why;
 	unsigned n;
+	x->asked |= type == CAPSULE_ADDRESS_REQUEST;
 	if (type == CAPSULE_ROUTE_ADVERTISEMENT)     /* a client's networks are not ours to route to; but it must be well-formed */
 		return ip_routes_get(value, length, routes, IP_CAPSULE_ENTRIES, &n);
 	why = ip_addresses_get(value, length, type == CAPSULE_ADDRESS_REQUEST, list, IP_CAPSULE_ENTRIES, &n);
@@ -131,7 +132,6 @@ static void tell_routes(struct ip_exit *x)
 static void on_joined(struct ip_leg *leg, const struct join *join)
 {
 	struct ip_exit *x = exit_of(leg);
-	x->finished = false;
 	evtimer_del(&x->linger);
 	x->way.leg = leg;
 	if (leg->udp || !join->fresh)
@@ -143,13 +143,14 @@ static void on_joined(struct ip_leg *leg, const struct join *join)
 
 /* --- packets ------------------------------------------------------------------------------------------------------------------ */
 
-/* BCP 38. Without capsules for addresses the first packet from one is the request for it. */
+/* BCP 38. Where no address was asked for the first packet from one is the request for it: over CONNECT-UDP always; else of
+ * clients that are configured with it (RFC 9484 4.7.1), and of those that come from another far end with packets under way. */
 static bool may_send_from(struct ip_exit *x, const struct in6_addr *source)
 {
 	struct in6_addr got;
 	if (ip_pool_holds(&x->holder, source))
 		return true;
-	return x->leg.udp && x->holder.n < IP_ADDRESSES &&
+	return !x->asked && x->holder.n < IP_ADDRESSES &&
 	       ip_pool_assign(ip_pool_of(x->device), &x->config->pool, source, &x->holder, &got);
 }
 
@@ -288,7 +289,6 @@ static void on_linger(evutil_socket_t fd, short what, void *arg)
 static void on_finished(struct ip_leg *leg)
 {
 	struct ip_exit *x = exit_of(leg);
-	x->finished = true;
 	x->last = now_us();
 	arm_linger(x);
 }

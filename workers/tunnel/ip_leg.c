@@ -6,6 +6,7 @@
 
 #include "workers/tunnel/device_internal.h"
 #include "workers/tunnel/ip_capsule.h"
+#include "workers/tunnel/ip_coalesce.h"
 
 #define RUN_MAX 65000u                /* bytes of datagrams in one capsule (over CONNECT-UDP) */
 #define ANSWERS_MAX (1024u * 1024)    /* bytes not taken: packets are never so many, so it asks and does not read our answers */
@@ -30,6 +31,8 @@ static void let_go(struct ip_leg *l)
 	l->leg.flow = NULL;
 	l->closed = true;
 	l->joined = false;
+	if (l->device->all->gathers == l)
+		l->device->all->gathers = NULL;
 	device_flush_cancel(l->device, &l->flush);
 	chunks_clear(&l->batch);
 	chunks_clear(&l->held);
@@ -97,7 +100,7 @@ static struct virtio_net_hdr swapped(const struct virtio_net_hdr *h)
 	                               htole16(h->csum_offset)};
 }
 
-void ip_leg_put(struct ip_leg *l, const struct virtio_net_hdr *header, uint8_t *packet, size_t length)
+static void put(struct ip_leg *l, const struct virtio_net_hdr *header, uint8_t *packet, size_t length)
 {
 	uint8_t *scratch = l->device->all->segments;
 	bool plain = !header || (!(header->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) && header->gso_type == VIRTIO_NET_HDR_GSO_NONE);
@@ -113,6 +116,39 @@ void ip_leg_put(struct ip_leg *l, const struct virtio_net_hdr *header, uint8_t *
 	} else {
 		ip_segment(header, packet, length, scratch, put_one, l);
 	}
+	ip_leg_wake(l);
+}
+
+/* What was gathered, for whichever leg, goes into its batch. */
+static void put_gathered(struct devices *all)
+{
+	struct virtio_net_hdr header;
+	uint8_t *packet;
+	size_t length = ip_coalesce_take(all->gathered, &header, &packet);
+	if (length && all->gathers)
+		put(all->gathers, &header, packet, length);
+	all->gathers = NULL;
+}
+
+void ip_leg_put(struct ip_leg *l, const struct virtio_net_hdr *header, uint8_t *packet, size_t length)
+{
+	if (l->device->all->gathers == l)
+		put_gathered(l->device->all);
+	put(l, header, packet, length);
+}
+
+void ip_leg_put_flowing(struct ip_leg *l, const struct virtio_net_hdr *header, uint8_t *packet, size_t length,
+                        const struct ip_packet *ip)
+{
+	struct devices *all = l->device->all;
+	if (!l->segments || l->udp)
+		return put(l, header, packet, length);
+	if (all->gathers == l && ip_coalesce_add(all->gathered, header, packet, length, ip))
+		return;
+	put_gathered(all);
+	if (!ip_coalesce_add(all->gathered, header, packet, length, ip))
+		return put(l, header, packet, length);
+	all->gathers = l;
 	ip_leg_wake(l);
 }
 
@@ -153,6 +189,8 @@ static void on_flush(struct device_flush *flush)
 	struct ip_leg *l = (struct ip_leg *)((char *)flush - offsetof(struct ip_leg, flush));
 	enter(l);
 	l->giving = true;
+	if (l->device->all->gathers == l)
+		put_gathered(l->device->all);
 	if (l->abort)
 		abort_now(l);
 	for (unsigned i = 0; i < ROUNDS && !l->closed && l->joined; i++) {

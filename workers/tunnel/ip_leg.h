@@ -55,6 +55,9 @@ bool ip_leg_room(const struct ip_leg *leg);
 /* Frames a packet into the batch: whole with its header where the far end takes that, else as ordinary packets (then the packet's
  * memory is changed). The batch leaves before the device's turn, or the loop's, ends. header NULL: no offload. */
 void ip_leg_put(struct ip_leg *leg, const struct virtio_net_hdr *header, uint8_t *packet, size_t length);
+/* The same; neighbours of one UDP flow may become one packet with offload (ip_coalesce.h). ip: the packet's. */
+void ip_leg_put_flowing(struct ip_leg *leg, const struct virtio_net_hdr *header, uint8_t *packet, size_t length,
+                        const struct ip_packet *ip);
 void ip_leg_put_capsule(struct ip_leg *leg, uint64_t type, const uint8_t *value, size_t length);
 /* Calls ready() soon. */
 void ip_leg_wake(struct ip_leg *leg);

@@ -2,81 +2,32 @@
 /* The client end of an IP tunnel: one entry of a device's `networks`. It begins a flow and keeps it: one that ends is begun again;
  * one whose headers the configuration changed is replaced, the new one open before the old one closes. Its packets and those
  * that wait are the network's, whichever flow carries them. */
-#include <event2/event.h>
-#include <event2/event_struct.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "ipc/json.h"
 #include "ipc/log.h"
-#include "workers/tunnel/device_internal.h"
 #include "workers/tunnel/generation.h"
-#include "workers/tunnel/ip_capsule.h"
+#include "workers/tunnel/ip_network_internal.h"
 #include "workers/tunnel/ip_pool.h"
-#include "workers/tunnel/ip_text.h"
-#include "workers/tunnel/ip_way.h"
-#include "workers/tunnel/leg_ip.h"
-#include "workers/tunnel/listener.h"
 #include "workers/tunnel/masque.h"
 
 #define BACKOFF_FIRST 100000u         /* µs; doubles */
 #define BACKOFF_MAX 10000000u
 #define STEADY 5000000u               /* open for so long: the next back-off begins anew */
 
-#define STATES(S) S(OPENING) S(OPEN) S(BACKING_OFF) S(CLOSING)
-enum state {
-#define S(ID) STATE_##ID,
-	STATES(S)
-#undef S
-};
-
-struct network_leg {
-	struct ip_leg leg;            /* first */
-	struct ip_network *network;
-	struct network_leg *next;
-	bool refused;                 /* answered with an error */
-};
-
-struct ip_network {
-	struct tunnel *tunnel;
-	struct device *device;        /* a reference */
-	struct generation *generation;  /* settings belong to it */
-	const struct config_tunnel *config;
-	const struct config_network *settings;
-	struct config_prefix prefix;
-	char text[IP_TEXT];
-	struct config_listener listener_config;
-	struct listener listener;     /* what flows and policies see: the device by its name */
-	struct origin origin;
-	struct sockaddr_storage source;
-	struct ip_way way;
-	struct network_leg *legs, *current, *next;   /* all; the one that packets leave by; the one being opened */
-	enum state state;
-	bool stale;                   /* the current one was begun with other settings */
-	bool freed;                   /* gone with its last leg */
-	unsigned failures;
-	uint64_t since;               /* µs: of state */
-	struct event retry;
-	char error[200];              /* why it is not open, or not as it should be; "" */
-	struct config_prefix assigned[DEVICE_OWN];
-	unsigned n_assigned;
-	struct ip_route *routes;      /* advertised; NULL: nothing was said */
-	unsigned n_routes, last_route;
-	uint64_t requests, first_request;   /* ids of ADDRESS_REQUEST: the last used; the first of those asked on this flow */
-};
-
-static const char *state_name(enum state state)
+static const char *state_name(enum network_state state)
 {
 	static const char *const names[] = {
-#define S(ID) [STATE_##ID] = #ID,
-		STATES(S)
+#define S(ID) [NETWORK_##ID] = #ID,
+		NETWORK_STATES(S)
 #undef S
 	};
 	return names[state];
 }
 
-static void set_state(struct ip_network *n, enum state state)
+static void set_state(struct ip_network *n, enum network_state state)
 {
 	if (n->state != state)
 		log_debug("network", "device=%s prefix=%s from=%s to=%s", n->device->name, n->text, state_name(n->state),
@@ -92,26 +43,11 @@ static struct network_leg *leg_of(struct ip_leg *leg)
 
 /* --- packets ------------------------------------------------------------------------------------------------------------------ */
 
-static bool advertised(struct ip_network *n, const struct ip_packet *ip)
-{
-	if (!n->routes)
-		return true;
-	if (n->last_route < n->n_routes && ip_route_has(&n->routes[n->last_route], ip->protocol, &ip->destination))
-		return true;
-	for (unsigned i = 0; i < n->n_routes; i++) {
-		if (!ip_route_has(&n->routes[i], ip->protocol, &ip->destination))
-			continue;
-		n->last_route = i;
-		return true;
-	}
-	return false;
-}
-
 static void from_device(struct device_port *port, const struct virtio_net_hdr *header, uint8_t *packet, size_t length,
                         const struct ip_packet *ip)
 {
 	struct ip_network *n = (struct ip_network *)((char *)port - offsetof(struct ip_network, way.port));
-	if (advertised(n, ip))
+	if (ip_network_advertised(n, ip))
 		return ip_way_out(&n->way, header, packet, length, ip);
 	ip_way_drop(&n->way, DEVICE_DROP_NO_ROUTE);
 	device_reject(n->device, IP_NO_ROUTE, 0, packet, length, ip);
@@ -148,104 +84,11 @@ static void resume(struct ip_way *way)
 	}
 }
 
-/* --- addresses and routes ------------------------------------------------------------------------------------------------------ */
-
-static void complain(struct ip_network *n, const char *what, const char *detail)
+void ip_network_complain(struct ip_network *n, const char *what, const char *detail)
 {
 	if (strcmp(n->error, detail) != 0)
 		log_warn(what, "device=%s prefix=%s reason=%s", n->device->name, n->text, log_value(detail));
 	snprintf(n->error, sizeof(n->error), "%s", detail);
-}
-
-/* For the device's own addresses, or for any where the far end is to assign them; those that it gave before, if it did. */
-static void request_addresses(struct ip_network *n, struct ip_leg *leg)
-{
-	static uint8_t value[DEVICE_OWN * 34 + 16];
-	struct ip_assigned list[DEVICE_OWN];
-	bool v4 = ip_prefix_is_v4(&n->prefix);
-	unsigned k = 0;
-	n->first_request = n->requests + 1;
-	for (unsigned i = 0; i < n->device->n_configured && k < DEVICE_OWN && !n->config->assigned; i++)
-		if (ip_is_v4(&n->device->own[i]) == v4)
-			list[k++] = (struct ip_assigned){++n->requests, ip_host_prefix(&n->device->own[i])};
-	for (unsigned i = 0; i < n->n_assigned && n->config->assigned; i++)
-		list[k++] = (struct ip_assigned){++n->requests, n->assigned[i]};
-	if (k == 0 && n->config->assigned) {
-		struct in6_addr any = {.s6_addr = {[10] = v4 ? 0xff : 0, [11] = v4 ? 0xff : 0}};
-		list[k++] = (struct ip_assigned){++n->requests, ip_host_prefix(&any)};
-	}
-	if (k > 0)
-		ip_leg_put_capsule(leg, CAPSULE_ADDRESS_REQUEST, value, ip_addresses_put(value, list, k));
-}
-
-static bool all_zero(const struct config_prefix *p)
-{
-	return ip_prefix_is_v4(p) ? memcmp(p->address.s6_addr + 12, "\0\0\0\0", 4) == 0 : IN6_IS_ADDR_UNSPECIFIED(&p->address);
-}
-
-/* The full list of what is ours now (RFC 9484 4.7.1). */
-static void take_assigned(struct ip_network *n, struct ip_leg *leg, const struct ip_assigned *list, unsigned k)
-{
-	bool refused = false, had = n->n_assigned > 0;
-	n->n_assigned = 0;
-	for (unsigned i = 0; i < k; i++) {
-		if (all_zero(&list[i].prefix))
-			refused |= list[i].request >= n->first_request;
-		else if (n->n_assigned < DEVICE_OWN)
-			n->assigned[n->n_assigned++] = list[i].prefix;
-	}
-	if (refused)
-		complain(n, "address refused", n->config->assigned ? "the far end has no address for us" :
-		                               "the far end refuses an address of the device");
-	/* What it gave before is another's now: any will do. */
-	if (refused && n->config->assigned && had && n->n_assigned == 0)
-		request_addresses(n, leg);
-	device_assigned(n->device);
-}
-
-static const char *take_routes(struct ip_network *n, const uint8_t *value, size_t length)
-{
-	static struct ip_route list[IP_CAPSULE_ENTRIES];
-	unsigned k;
-	const char *why = ip_routes_get(value, length, list, IP_CAPSULE_ENTRIES, &k);
-	if (why)
-		return why;
-	free(n->routes);
-	n->routes = malloc((k + 1) * sizeof(*list));
-	if (!n->routes)
-		abort();
-	memcpy(n->routes, list, k * sizeof(*list));
-	n->n_routes = k;
-	n->last_route = 0;
-	return NULL;
-}
-
-/* We have none to give (RFC 9484 4.7.2). */
-static void refuse_all(struct ip_leg *leg, struct ip_assigned *list, unsigned k)
-{
-	static uint8_t value[IP_CAPSULE_ENTRIES * 34 + 16];
-	for (unsigned i = 0; i < k; i++) {
-		bool v4 = ip_prefix_is_v4(&list[i].prefix);
-		list[i].prefix = (struct config_prefix){{.s6_addr = {[10] = v4 ? 0xff : 0, [11] = v4 ? 0xff : 0}}, 128};
-	}
-	ip_leg_put_capsule(leg, CAPSULE_ADDRESS_ASSIGN, value, ip_addresses_put(value, list, k));
-}
-
-static const char *on_control(struct ip_leg *leg, uint64_t type, const uint8_t *value, size_t length)
-{
-	static struct ip_assigned list[IP_CAPSULE_ENTRIES];
-	struct ip_network *n = leg_of(leg)->network;
-	unsigned k;
-	if (type == CAPSULE_ROUTE_ADVERTISEMENT && leg_of(leg) == n->current)
-		return take_routes(n, value, length);
-	if (type == CAPSULE_ROUTE_ADVERTISEMENT)
-		return NULL;            /* of the former far end */
-	const char *why = ip_addresses_get(value, length, type == CAPSULE_ADDRESS_REQUEST, list, IP_CAPSULE_ENTRIES, &k);
-	if (!why && type == CAPSULE_ADDRESS_REQUEST)
-		refuse_all(leg, list, k);
-	else if (!why && leg_of(leg) == n->current)
-		take_assigned(n, leg, list, k);
-	return why;
 }
 
 static void on_received(struct ip_leg *leg)
@@ -262,7 +105,7 @@ static void network_release(struct ip_network *n)
 	ip_way_clear(&n->way);
 	device_unref(n->device);
 	generation_unref(n->generation);
-	free(n->routes);
+	ip_network_forget_routes(n);
 	free(n);
 }
 
@@ -274,7 +117,7 @@ static void retry_later(struct ip_network *n)
 	struct timeval delay = {.tv_sec = (time_t)(wait / 1000000), .tv_usec = (suseconds_t)(wait % 1000000)};
 	n->failures++;
 	if (!n->current)
-		set_state(n, STATE_BACKING_OFF);
+		set_state(n, NETWORK_BACKING_OFF);
 	evtimer_add(&n->retry, &delay);
 }
 
@@ -288,7 +131,7 @@ static void on_head(struct ip_leg *leg, const struct head *head, bool end)
 		return;
 	leg_of(leg)->refused = true;
 	snprintf(text, sizeof(text), "status %u%s%s", head->status, why ? ": " : "", why ? why : "");
-	complain(n, "tunnel refused", text);
+	ip_network_complain(n, "tunnel refused", text);
 }
 
 static void on_joined(struct ip_leg *leg, const struct join *join)
@@ -303,18 +146,16 @@ static void on_joined(struct ip_leg *leg, const struct join *join)
 		n->stale = false;
 		n->way.leg = leg;
 		n->error[0] = '\0';
-		set_state(n, STATE_OPEN);
+		set_state(n, NETWORK_OPEN);
 		log_info("tunnel open", "device=%s prefix=%s segments=%s", n->device->name, n->text, join->segments ? "yes" : "no");
 		if (former)
 			ip_leg_end(&former->leg);
 	}
 	if (l != n->current || !join->fresh)
 		return;
-	free(n->routes);
-	n->routes = NULL;
-	n->n_routes = 0;
+	ip_network_forget_routes(n);
 	if (!leg->udp)
-		request_addresses(n, leg);
+		ip_network_request(n, leg);
 }
 
 static void on_finished(struct ip_leg *leg)
@@ -336,12 +177,12 @@ static void on_closed(struct ip_leg *leg, enum flow_error error)
 		if (now_us() - n->since >= STEADY)
 			n->failures = 0;
 		if (!n->error[0] && !n->freed)
-			complain(n, "tunnel ended", error == FLOW_NONE ? "the far end closed it" : "the tunnel broke");
+			ip_network_complain(n, "tunnel ended", error == FLOW_NONE ? "the far end closed it" : "the tunnel broke");
 	}
 	if (l == n->next) {
 		n->next = NULL;
 		if (!l->refused && !n->freed)
-			complain(n, "tunnel not opened", "the flow ended before it was open");
+			ip_network_complain(n, "tunnel not opened", "the flow ended before it was open");
 	}
 	if (wanted && !n->freed && !n->next)
 		retry_later(n);
@@ -356,7 +197,7 @@ static void on_release(struct ip_leg *leg)
 }
 
 static const struct ip_leg_callbacks callbacks = {
-	.head = on_head, .joined = on_joined, .packet = from_tunnel, .control = on_control, .received = on_received,
+	.head = on_head, .joined = on_joined, .packet = from_tunnel, .control = ip_network_control, .received = on_received,
 	.ready = on_ready, .finished = on_finished, .closed = on_closed, .release = on_release,
 };
 
@@ -365,7 +206,7 @@ static void begin(struct ip_network *n)
 	const char *over = n->settings->over_udp.text;
 	struct head *request = over ? masque_udp_request(over) : masque_ip_request(n->text, -1);
 	if (!request)
-		return complain(n, "network not usable", "over_udp is no target");
+		return ip_network_complain(n, "network not usable", "over_udp is no target");
 	head_set(request, IP_CLIENT_HEADER, n->device->client);
 	struct network_leg *l = calloc(1, sizeof(*l));
 	if (!l)
@@ -375,7 +216,7 @@ static void begin(struct ip_network *n)
 	l->next = n->legs;
 	n->legs = n->next = l;
 	if (!n->current)
-		set_state(n, STATE_OPENING);
+		set_state(n, NETWORK_OPENING);
 	ip_way_police(&n->way, &n->origin, NULL, request);
 	flow_new(n->tunnel, &n->origin, &l->leg.leg, request, false);   /* may have closed the leg already */
 }
@@ -440,8 +281,8 @@ void ip_network_use(struct ip_network *n, const struct config_tunnel *config, co
 	bool addresses = !same_addresses(n->config, config);
 	take_settings(n, config, settings);
 	if (addresses && n->current && !n->current->leg.udp)
-		request_addresses(n, &n->current->leg);
-	if (!changed && n->state != STATE_BACKING_OFF)
+		ip_network_request(n, &n->current->leg);
+	if (!changed && n->state != NETWORK_BACKING_OFF)
 		return;
 	/* Another flow with the new headers; one that is being opened with the old ones is of no use any more. */
 	n->stale = true;
@@ -485,7 +326,7 @@ void ip_network_free(struct ip_network *n)
 	n->freed = true;
 	evtimer_del(&n->retry);
 	device_route_remove(n->device, &n->prefix, &n->way.port);
-	set_state(n, STATE_CLOSING);
+	set_state(n, NETWORK_CLOSING);
 	for (struct network_leg *l = n->legs; l; l = l->next) {
 		if (l->leg.joined) {
 			ip_leg_end(&l->leg);

@@ -52,12 +52,13 @@ static const struct virtio_net_hdr *header_of(const struct ip_parked *p)
 
 /* --- from the device --------------------------------------------------------------------------------------------------------- */
 
-static void into_tunnel(struct ip_way *w, const struct virtio_net_hdr *header, uint8_t *packet, size_t length)
+static void into_tunnel(struct ip_way *w, const struct virtio_net_hdr *header, uint8_t *packet, size_t length,
+                        const struct ip_packet *ip)
 {
 	w->out_packets++;
 	w->out_bytes += length;
 	if (w->leg && ip_leg_room(w->leg) && !datagram_queue_first(&w->queue))
-		return ip_leg_put(w->leg, header, packet, length);
+		return ip_leg_put_flowing(w->leg, header, packet, length, ip);
 	datagram_queue_add(&w->queue, 0, header, header ? VNET_HEADER : 0, packet, length);
 }
 
@@ -82,7 +83,7 @@ static void out_allowed(struct ip_way *w, const struct virtio_net_hdr *header, u
 		ip_way_drop(w, DEVICE_DROP_TTL);
 		return device_reject(w->device, IP_TIME_EXCEEDED, 0, packet, length, ip);
 	}
-	into_tunnel(w, header, packet, length);
+	into_tunnel(w, header, packet, length, ip);
 }
 
 void ip_way_out(struct ip_way *w, const struct virtio_net_hdr *header, uint8_t *packet, size_t length, const struct ip_packet *ip)
