@@ -96,13 +96,14 @@ static uint16_t pseudo_sum(const uint8_t *packet, size_t header, size_t udp)
 
 size_t ip_coalesce_take(struct ip_coalesce *g, struct virtio_net_hdr *header, uint8_t **packet)
 {
-	uint8_t *p = g->data, *udp = p + g->header;
+	uint8_t *p = g->data;
 	unsigned n = g->n;
 	*packet = p;
 	*header = g->first;
 	g->n = 0;
 	if (n <= 1)
 		return n ? g->length : 0;
+	uint8_t *udp = p + g->header;
 	*header = (struct virtio_net_hdr){
 		.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .gso_type = VIRTIO_NET_HDR_GSO_UDP_L4, .gso_size = (uint16_t)g->payload,
 		.hdr_len = (uint16_t)(g->header + UDP_HEADER), .csum_start = (uint16_t)g->header, .csum_offset = 6};
