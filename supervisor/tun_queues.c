@@ -7,6 +7,7 @@
 #include "supervisor/pool.h"
 #include "supervisor/supervisor.h"
 
+#include <errno.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
 #include <stddef.h>
@@ -199,16 +200,14 @@ static const struct config_tunnel *configured(const struct config *config, const
 	return NULL;
 }
 
-/* Detached first: nothing is put into it any more, also while a tunnel worker still has it. */
-static void drop_surplus(struct held *h, unsigned queues)
+/* Those beyond what is configured sleep: nothing is put into them, and everybody keeps the descriptor for when more are wanted
+ * again. (EINVAL: it is as it should be.) */
+static void attach_queues(struct held *h, unsigned queues)
 {
-	struct ifreq request = {.ifr_flags = IFF_DETACH_QUEUE};
-	for (unsigned i = queues; i < QUEUES_MAX; i++) {
-		if (h->fds[i] < 0)
-			continue;
-		ioctl(h->fds[i], TUNSETQUEUE, &request);
-		close(h->fds[i]);
-		h->fds[i] = -1;
+	for (unsigned i = 0; i < QUEUES_MAX; i++) {
+		struct ifreq request = {.ifr_flags = i < queues ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE};
+		if (h->fds[i] >= 0 && ioctl(h->fds[i], TUNSETQUEUE, &request) && errno != EINVAL)
+			log_warn("queue not switched", "device=%s queue=%u error=%s", h->name, i, log_value(strerror(errno)));
 	}
 }
 
@@ -217,6 +216,8 @@ static void settle(struct tun_queues *q, struct held *h, unsigned owner, uint64_
 {
 	struct child *child = pool_find(q->supervisor->pool, IPC_TUNNEL, owner);
 	bool all = owner != h->owner, fresh[QUEUES_MAX];
+	if (h->fresh[0] >= 0)            /* the device is a new one: what there was led to the one before */
+		close_all(h->fds);
 	for (unsigned i = 0; i < QUEUES_MAX; i++) {
 		fresh[i] = h->fresh[i] >= 0;
 		if (!fresh[i])
@@ -246,8 +247,8 @@ void tun_queues_commit(struct tun_queues *q, const struct config *config, uint64
 			continue;
 		}
 		h->mtu = c->mtu;
-		drop_surplus(h, c->queues);
 		settle(q, h, device_owner(h->name, workers), generation);
+		attach_queues(h, c->queues);
 	}
 }
 

@@ -179,6 +179,7 @@ def test_a_living_device_changes(two, lab):
     tunnel = two.alice["tunnels"][0]
     network = tunnel["networks"][0]
     for change in ({"mtu": 1400}, {"queues": 3}, {"exclude": ["10.77.2.128/25"]}, {"queues": 1, "offload": False},
+                   {"queues": 4},
                    {"networks": [network, {"prefix": "10.99.0.0/16"}]}, {"addresses": ["10.8.0.2/32", "10.8.0.9/32"]},
                    {"mtu": 1500}):
         two.here.reload({**two.alice, "tunnels": [{**tunnel, **change}]})
@@ -187,6 +188,14 @@ def test_a_living_device_changes(two, lab):
     assert received == sent > 10
     assert index(lab.a) == before
     assert not leftovers(lab.c)
+    # somebody takes it away: the next change makes it again
+    lab.a.run("ip", "link", "del", "hermes0")
+    assert device(two.here)["state"] == "gone"
+    time.sleep(0.3)
+    assert two.here.log().count("device not read") <= 4       # nobody spins over what is gone: once for each queue
+    two.here.reload({**two.alice, "tunnels": [{**tunnel, "mtu": 1420}]})
+    assert device(two.here)["mtu"] == 1420 and index(lab.a) != before
+    wait_for(lambda: pings(lab.a, "10.77.2.2", 1, 2), 15, message="a ping through the new device")
 
 
 def test_devices_follow_the_number_of_workers(two, lab):
@@ -254,7 +263,7 @@ def test_workers_fall_and_the_device_stays(two, lab):
     worker = next(w for w in two.here.admin("workers", "list", json=True)["workers"] if w["name"] == f"tunnel-{owner}")
     os.kill(worker["pid"], signal.SIGKILL)
     assert "10.77.2.0/24 dev hermes0" in says(lab.a, "ip", "route", "show", "table", "4823")
-    assert pings(lab.a, "10.77.2.2", 5, 20) == 5
+    assert pings(lab.a, "10.77.2.2", 5, 20) >= 5
     assert index(lab.a) == before and device(two.here)["addresses"] == ["10.8.0.2/32"]
 
 
@@ -302,7 +311,7 @@ def test_the_overlay_itself_never_enters_a_device(two, lab):
     lab.b.run("/usr/bin/python3", "-c", connect)
     two.there.stop()
     two.there.start()                   # new connections stay out as well
-    assert pings(lab.a, "10.77.2.2", 3, 20) == 3
+    assert pings(lab.a, "10.77.2.2", 3, 20) >= 3      # those that waited come at once
 
 
 def test_source_nat(two, lab):

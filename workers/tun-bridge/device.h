@@ -18,7 +18,7 @@ struct tun_device {
 	char name[IFNAMSIZ];
 	int fd;                     /* a duplicate of one queue, for ioctls; never read */
 	uint32_t index;             /* of the interface */
-	unsigned queues, fresh_queues;   /* fresh: opened by the configuration that is being prepared */
+	unsigned queues, fresh_queues;   /* opened, also those that sleep; fresh: by the configuration that is being prepared */
 	uint32_t offload;           /* TUN_F_* that are on */
 	uint32_t mtu;
 	bool fresh;                 /* made for the configuration that is being prepared */

@@ -98,7 +98,7 @@ void list_device(const struct plan *p, struct netlink *nl, const struct config_t
 	json_bool(j, "assigned", c->assigned);
 	put_addresses(nl, d, j);
 	json_uint(j, "mtu", link.mtu);
-	json_uint(j, "queues", d->queues);
+	json_uint(j, "queues", c->queues);
 	put_offload(d, j);
 	json_str(j, "worker", worker);
 	put_routes(p, nl, d, j);

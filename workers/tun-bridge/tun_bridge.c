@@ -287,7 +287,6 @@ static void bring_up(struct tun_bridge *b, const struct config_tunnel *c, struct
 	int error = 0;
 	d->fresh = false;
 	d->fresh_queues = 0;
-	d->queues = c->queues;
 	if (c->offload != (d->offload != 0))
 		tun_device_set_offload(d, c->offload);
 	if (d->mtu != c->mtu)

@@ -148,8 +148,10 @@ static void read_queue(struct device_queue *q)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0) {
-			if (errno != EAGAIN && errno != EIO)   /* EIO: the interface is down */
-				log_warn("device not read", "device=%s error=%s", d->name, log_value(strerror(errno)));
+			if (errno == EAGAIN || errno == EIO)   /* EIO: the interface is down */
+				return;
+			log_warn("device not read", "device=%s error=%s", d->name, log_value(strerror(errno)));
+			event_del(q->readable);                /* EBADFD: somebody took it away, and it would say so for ever */
 			return;
 		}
 		if (n <= (ssize_t)VNET_HEADER) {
@@ -259,6 +261,8 @@ void device_io_start(struct device *d)
 	}
 	if (!d->writable && d->queues[0].fd >= 0 && !(d->writable = event_new(base, d->queues[0].fd, EV_WRITE, on_writable, d)))
 		abort();
+	if (d->waiting && d->writable)
+		event_add(d->writable, NULL);
 }
 
 static void close_fd(evutil_socket_t fd, short what, void *arg)
@@ -268,20 +272,25 @@ static void close_fd(evutil_socket_t fd, short what, void *arg)
 }
 
 /* The supervisor keeps duplicates: a descriptor closed before libevent's change list has reached the kernel would stay in
- * the epoll set for good. So they are closed in the next turn. */
-void device_io_stop(struct device *d)
+ * the epoll set for good. So it is closed in the next turn. */
+void device_io_drop(struct device_queue *q)
 {
 	static const struct timeval now = {0};
-	if (d->writable)
+	struct device *d = q->device;
+	if (q == d->queues && d->writable) {
 		event_free(d->writable);
-	d->writable = NULL;
-	for (unsigned i = 0; i < DEVICE_QUEUES; i++) {
-		struct device_queue *q = &d->queues[i];
-		if (q->readable)
-			event_free(q->readable);
-		q->readable = NULL;
-		if (q->fd >= 0)
-			event_base_once(d->all->tunnel->base, -1, EV_TIMEOUT, close_fd, (void *)(intptr_t)q->fd, &now);
-		q->fd = -1;
+		d->writable = NULL;
 	}
+	if (q->readable)
+		event_free(q->readable);
+	q->readable = NULL;
+	if (q->fd >= 0)
+		event_base_once(d->all->tunnel->base, -1, EV_TIMEOUT, close_fd, (void *)(intptr_t)q->fd, &now);
+	q->fd = -1;
+}
+
+void device_io_stop(struct device *d)
+{
+	for (unsigned i = 0; i < DEVICE_QUEUES; i++)
+		device_io_drop(&d->queues[i]);
 }
