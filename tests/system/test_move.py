@@ -219,3 +219,27 @@ def test_other_nodes_in_between(node, certs):
         program.stop()
         program.check(echo)
         assert len(echo.peers) == 1 and far.log().count("tunnel joined") == 4
+
+
+def test_workers_are_replaced(node, certs):
+    """Orderly: what they carry is taken to their successors before they end."""
+    port, between, overlay = free_port(DGRAM), free_port(), free_port()
+    with Echo() as echo:
+        config = far_config(certs, overlay, echo.port, tunnel_workers=1)
+        far = node("ingress", config)
+        config = middle_config(certs, between, overlay)
+        config["node"]["tunnel_workers"] = 1
+        middle = node("middle", config)
+        config = client_config(certs, port, between)
+        config["clusters"][0]["tls"] = {"server_name": "middle.example.net"}
+        alice = node("alice", config)
+        program = Numbered(port)
+        steady(program)
+        for n in (middle, far, middle):
+            before = n.pids()["tunnel"]
+            n.admin("workers", "restart", "tunnel-0")
+            wait_for(lambda: not set(before) & set(n.pids()["tunnel"]), message="the old worker to end")
+            steady(program)
+        program.stop()
+        program.check(echo)
+        assert alice.log().count("tunnel moved") + alice.log().count("tunnel resumed") >= 3

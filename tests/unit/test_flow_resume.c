@@ -14,7 +14,7 @@
 #include "tests/unit/flow_world.h"
 #pragma GCC diagnostic pop
 #include "workers/tunnel/capsule.h"
-#include "workers/tunnel/flow_park.h"
+#include "workers/tunnel/flow_drain.h"
 #include "workers/tunnel/flow_resume.h"
 #include "workers/tunnel/masque.h"
 
@@ -501,7 +501,7 @@ static void another_far_end_gets_what_was_never_sent(void **state)
 	plain_give(t.client, 5, 100);
 	link_break(t.link);           /* these five may have arrived: not again */
 	plain_give(t.client, 4, 100);
-	flows_end_parked(&world.tunnel);
+	flows_drain(&world.tunnel);       /* ends it */
 	assert_true(t.far->gone);
 	t.link = link_open();
 	t.far = link_arrive(t.link);

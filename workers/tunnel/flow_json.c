@@ -26,7 +26,7 @@ static void describe(const struct flow *flow, struct json *j)
 	json_uint(j, "id", flow->id);
 	json_uint(j, "worker", worker_index(flow->tunnel->worker));
 	json_str(j, "state", flow_state_name(flow->state));
-	json_str(j, "listener", flow->origin->listener->name);
+	json_str(j, "listener", flow->origin->inner ? "worker" : flow->origin->listener->name);
 	json_str(j, "carry_in", flow->origin->carry);
 	json_str(j, "source", flow->origin->source_text);
 	json_str(j, "peer", flow->origin->peer);

@@ -7,6 +7,7 @@
 
 #include "ipc/log.h"
 #include "workers/tunnel/fields.h"
+#include "workers/tunnel/flow_drain.h"
 #include "workers/tunnel/flow_resume.h"
 #include "workers/tunnel/generation.h"
 #include "workers/tunnel/masque.h"
@@ -326,6 +327,23 @@ static void relay_move(struct flow *flow)
 	}
 	capsule_put(&side->held, CAPSULE_HERMES_MOVE, NULL, 0);
 	flow_pump(flow, false);
+}
+
+void flows_drain(struct tunnel *tunnel)
+{
+	for (struct flow *flow = tunnel->flows, *next; flow; flow = next) {
+		next = flow->next;
+		const struct going *g = flow->going;
+		bool parked = flow->state == FLOW_STATE_PARKED;
+		if (!g || (!parked && (g->role == GOING_CLIENT || g->role == GOING_BOTH || flow->state != FLOW_STATE_STREAMING)))
+			continue;
+		flow_enter(flow);
+		if (parked)
+			flow_end(flow, FLOW_TERMINATED, FLOW_TERMINATED);
+		else
+			relay_move(flow);
+		flow_leave(flow);
+	}
 }
 
 bool way_decided(struct flow *flow, struct decision *decision, bool elsewhere)

@@ -5,7 +5,6 @@
 
 #include "ipc/log.h"
 #include "workers/tunnel/fields.h"
-#include "workers/tunnel/flow_park.h"
 #include "workers/tunnel/flow_resume.h"
 #include "workers/tunnel/masque.h"
 
@@ -44,18 +43,6 @@ bool going_park(struct flow *flow, const char *why)
 	log_info("tunnel parked", "id=%llu peer=%s user=%s authority=%s reason=%s", (unsigned long long)flow->id,
 	         log_value(flow->origin->peer), log_value(flow->user), log_value(flow->authority), log_value(why));
 	return true;
-}
-
-void flows_end_parked(struct tunnel *tunnel)
-{
-	for (struct flow *flow = tunnel->flows, *next; flow; flow = next) {
-		next = flow->next;
-		if (flow->state != FLOW_STATE_PARKED)
-			continue;
-		flow_enter(flow);
-		flow_end(flow, FLOW_TERMINATED, FLOW_TERMINATED);
-		flow_leave(flow);
-	}
 }
 
 /* --- joined ------------------------------------------------------------------------------------------------------------ */

@@ -15,8 +15,8 @@
 #include "workers/tunnel/cluster.h"
 #include "workers/tunnel/device.h"
 #include "workers/tunnel/files.h"
+#include "workers/tunnel/flow_drain.h"
 #include "workers/tunnel/flow_json.h"
-#include "workers/tunnel/flow_park.h"
 #include "workers/tunnel/flow_redecide.h"
 #include "workers/tunnel/generation.h"
 #include "workers/tunnel/listener.h"
@@ -283,7 +283,7 @@ static void stop(void *arg, unsigned drain_ms)
 	listeners_drain(s->tunnel.listeners);
 	devices_drain(s->tunnel.devices);
 	worker_links_drain(s->tunnel.links);
-	flows_end_parked(&s->tunnel);
+	flows_drain(&s->tunnel);
 	struct timeval check = {.tv_usec = DRAIN_CHECK_MS * 1000};
 	event_add(s->drain, &check);
 }
