@@ -192,6 +192,23 @@ static void test_queue_of_a_later_generation(void **state)
 	close(pair[0]);
 }
 
+/* tun-bridge made the device anew: its queue takes the place of the one that is there. */
+static void test_queue_again(void **state)
+{
+	int pair[2];
+	struct ipc_tun_queue message = {.generation = 1, .device = "hermes0", .queue = 0, .queues = 1, .mtu = 1400};
+	(void)state;
+	world_commit();
+	assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, pair), 0);
+	devices_add_queue(world.tunnel.devices, &message, pair[1]);
+	turn();
+	assert_int_equal(send(world.kernel[0], "x", 1, MSG_NOSIGNAL), -1);
+	close(world.kernel[0]);
+	world.kernel[0] = pair[0];
+	send_udp(0, "10.8.0.2", "192.0.2.1", 64, 100);
+	assert_string_equal(got(0), "10.8.0.2 1/3");
+}
+
 static void test_device_goes(void **state)
 {
 	(void)state;
@@ -314,6 +331,7 @@ int main(void)
 		WORLD(test_icmp_is_limited),
 		WORLD(test_device_full),
 		WORLD(test_queue_of_a_later_generation),
+		WORLD(test_queue_again),
 		WORLD(test_device_goes),
 		WORLD(test_pool),
 		WORLD(test_pool_shared),

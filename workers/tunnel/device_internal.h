@@ -79,6 +79,7 @@ void device_unref(struct device *device);
 
 /* device_io.c */
 void device_io_start(struct device *device);
+void device_io_drop(struct device_queue *queue);
 void device_io_stop(struct device *device);
 
 /* Addresses that the far ends of the device's networks assigned, of all networks: they replace those told before, and go to

@@ -65,11 +65,10 @@ static void into_tunnel(struct ip_way *w, const struct virtio_net_hdr *header, u
 void ip_way_drain(struct ip_way *w)
 {
 	const struct datagram_entry *e;
-	uint8_t *packet = w->device->all->packet;
 	while (w->leg && ip_leg_room(w->leg) && (e = datagram_queue_first(&w->queue))) {
 		struct virtio_net_hdr header = {0};
+		uint8_t *packet = (uint8_t *)e->data + e->prefix_length;   /* may be changed: it goes with its entry */
 		memcpy(&header, e->data, e->prefix_length);
-		memcpy(packet, e->data + e->prefix_length, e->length);
 		ip_leg_put(w->leg, e->prefix_length ? &header : NULL, packet, e->length);
 		datagram_queue_pop(&w->queue);
 	}
