@@ -6,10 +6,14 @@
 #include "supervisor/pool.h"
 #include "supervisor/supervisor.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
+
+#define BACKLOG 4096              /* connections that nobody took yet, per socket */
 
 /* The sockets of one address. */
 struct place {
@@ -210,6 +214,14 @@ static void drop_unused(struct listeners *l)
 	}
 }
 
+/* Here, not only in the workers: who is told that the change is in force may connect at once, and waits in the queue. */
+static void place_listen(const struct place *p)
+{
+	for (unsigned i = 0; i < p->count && !p->address.datagrams; i++)
+		if (listen(p->fds[i], BACKLOG) < 0)
+			log_warn("cannot listen", "address=%s error=%s", p->bound, log_value(strerror(errno)));
+}
+
 void listeners_commit(struct listeners *l)
 {
 	free(l->current.v);
@@ -219,6 +231,7 @@ void listeners_commit(struct listeners *l)
 	for (size_t i = 0; i < l->current.n; i++) {
 		struct binding *b = &l->current.v[i];
 		place_shrink(b->place, b->role == IPC_TUNNEL ? l->current.tunnels : 1);
+		place_listen(b->place);
 	}
 }
 
