@@ -18,14 +18,15 @@ struct udp_leg {
 	struct leg leg;
 	struct tunnel *tunnel;
 	int fd;
-	struct event read, write, timer;
+	struct event read, timer;
+	struct event *write;          /* made when the socket took no more for the first time */
 	void (*gone)(void *arg);
 	void *arg;
 	struct join join;
 	bool joined;
 	bool busy, closed;            /* in a call of the flow's: memory stays until it is back */
 	enum flow_error failed;       /* told in a turn of its own: a flow must not end inside ops->send() */
-	char detail[96];
+	const char *detail;           /* static */
 	/* towards the target */
 	struct capsule_reader reader;
 	struct chunks unread;         /* waits for the socket, behind kept */
@@ -44,7 +45,8 @@ struct udp_leg {
 static void leg_free(struct udp_leg *leg)
 {
 	event_del(&leg->read);
-	event_del(&leg->write);
+	if (leg->write)
+		event_free(leg->write);
 	event_del(&leg->timer);
 	datagram_queue_clear(&leg->queue);
 	capsule_reader_reset(&leg->reader);
@@ -75,16 +77,18 @@ static void fail(struct udp_leg *leg, enum flow_error error, const char *detail)
 	if (leg->failed)
 		return;
 	leg->failed = error;
-	strncpy(leg->detail, detail, sizeof(leg->detail) - 1);
+	leg->detail = detail;
 	event_del(&leg->read);
-	event_del(&leg->write);
+	if (leg->write)
+		event_del(leg->write);
 	arm(leg, 0);
 }
 
 /* ICMP said that the target cannot be reached (RFC 9298 3.1). */
 static void fail_errno(struct udp_leg *leg, int error)
 {
-	fail(leg, error == ECONNREFUSED ? FLOW_CONNECT_REFUSED : FLOW_UNROUTABLE, strerror(error));
+	const char *detail = strerrordesc_np(error);
+	fail(leg, error == ECONNREFUSED ? FLOW_CONNECT_REFUSED : FLOW_UNROUTABLE, detail ? detail : "unreachable");
 }
 
 static void count(struct udp_leg *leg, enum stats_metric reason, uint32_t n)
@@ -95,6 +99,16 @@ static void count(struct udp_leg *leg, enum stats_metric reason, uint32_t n)
 
 /* --- towards the target -------------------------------------------------------------------------------------------- */
 
+static void on_writable(evutil_socket_t fd, short what, void *arg);
+
+static void await_writable(struct udp_leg *leg)
+{
+	if (!leg->write)
+		leg->write = event_new(leg->tunnel->base, leg->fd, EV_WRITE, on_writable, leg);
+	if (!leg->write || event_add(leg->write, NULL) < 0)
+		abort();
+}
+
 /* False: the socket takes no more, or is broken. */
 static bool flush(struct udp_leg *leg)
 {
@@ -103,7 +117,7 @@ static bool flush(struct udp_leg *leg)
 	count(leg, STATS_CLUSTER_DROP_TOO_LONG, too_long);
 	if (error == -EAGAIN) {
 		leg->kept = udp_keep(leg->tunnel->udp);
-		event_add(&leg->write, NULL);
+		await_writable(leg);
 	} else if (error) {
 		fail_errno(leg, -error);
 	}
@@ -178,7 +192,7 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 	int error = udp_flush_kept(leg->tunnel->udp, &leg->kept, leg->fd, &sent, &too_long);
 	count(leg, STATS_CLUSTER_DROP_TOO_LONG, too_long);
 	if (error == -EAGAIN)
-		return (void)event_add(&leg->write, NULL);
+		return await_writable(leg);
 	if (error)
 		return fail_errno(leg, -error);
 	read_capsules(leg);
@@ -369,7 +383,6 @@ struct leg *udp_leg_new(struct tunnel *tunnel, int fd, struct flow *flow, struct
 	leg->queue.full = STATS_CLUSTER_DROP_QUEUE_FULL;
 	leg->queue.old = STATS_CLUSTER_DROP_TOO_OLD;
 	event_assign(&leg->read, tunnel->base, fd, EV_READ | EV_PERSIST, on_readable, leg);
-	event_assign(&leg->write, tunnel->base, fd, EV_WRITE, on_writable, leg);
 	event_assign(&leg->timer, tunnel->base, -1, 0, on_timer, leg);
 	return &leg->leg;
 }
