@@ -95,3 +95,17 @@ def test_a_worker_that_dies_is_replaced(tunnel, which):
     wait_for(answers, 30, message="ping to be answered again")
     reset_connections(user, 8443)
     wait_for(answers, 30, message="ping to be answered over a new connection")
+
+
+def test_workers_are_replaced(tunnel):
+    """Orderly: the tunnel follows at once; what the device gives while it changes hands may be lost."""
+    user, near, far, answers = tunnel
+    ping = Ping(user, "10.0.0.1", 600)
+    for name in ("tunnel-0", "tunnel-1"):
+        before = far.pids()["tunnel"]
+        far.admin("workers", "restart", name)
+        wait_for(lambda: len(far.pids()["tunnel"]) == 2 and set(far.pids()["tunnel"]) != set(before), message="a new worker")
+        time.sleep(1)
+    sent, received, doubled = ping.result()
+    assert sent == 600 and received > 450 and doubled == 0
+    assert "tunnel moved" in near.log()
