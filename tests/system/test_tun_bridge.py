@@ -328,6 +328,32 @@ def test_source_nat(two, lab):
     two.there.wait_log("forwarding is off.*net.ipv4.ip_forward")
 
 
+def test_ipv6(two, lab):
+    for ns, address, dev in (lab.b, "fd77:2::1/64", "veth1"), (lab.c, "fd77:2::2/64", "veth0"):
+        ns.run("ip", "address", "add", address, "dev", dev, "nodad")
+    lab.b.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+    there = two.ingress_config()
+    there["tunnels"][0]["addresses"].append("fd08::1/64")
+    there["clusters"][0].update(pool=["10.8.0.0/24", "fd08::/64"], advertise=["10.77.2.0/24", "fd77:2::/64"])
+    two.there.reload(there)
+    tunnel = two.alice["tunnels"][0]
+    tunnel = {**tunnel, "addresses": ["10.8.0.2/32", "fd08::2/128"], "exclude": ["fd77:2::ff/128"],
+              "networks": [*tunnel["networks"], {"prefix": "fd77:2::/64", "add_headers": {"user": "alice"}}]}
+    lab.a.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
+    two.here.reload({**two.alice, "tunnels": []})
+    two.here.write({**two.alice, "tunnels": [tunnel]})
+    assert "IPv6 is switched off" in two.here.admin("reload", check=False).stderr
+    lab.a.run("sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=0")
+    two.here.reload({**two.alice, "tunnels": [tunnel]})
+    assert "fd77:2::/64 dev hermes0" in says(lab.a, "ip", "-6", "route", "show", "table", "4823")
+    assert "throw fd77:2::ff" in says(lab.a, "ip", "-6", "route", "show", "table", "4823")
+    with Teller(lab.c):
+        wait_for(lambda: pings(lab.a, "fd77:2::2", 1, 2), 15, message="an IPv6 ping through the overlay")
+        assert told_tcp(lab.a, "fd77:2::2") == "fd77:2::1 to fd77:2::2"
+    two.here.stop()
+    assert not leftovers(lab.a)
+
+
 def test_assigned_addresses(two, lab):
     tunnel = {**two.alice["tunnels"][0], "addresses": "assigned"}
     two.here.reload({**two.alice, "tunnels": [tunnel]})

@@ -124,7 +124,8 @@ static int set_up(struct tun_bridge *b, const struct config_tunnel *c, struct tu
 			return refuse(error, size, "%s is no address that a device can have", c->addresses.v[i]);
 		result = netlink_add(b->netlink, &item);
 		if (result)
-			return refuse(error, size, "address %s: %s", c->addresses.v[i], strerror(-result));
+			return refuse(error, size, "address %s: %s", c->addresses.v[i], item.family == AF_INET6 && result == -EACCES
+			              ? "IPv6 is switched off here (net.ipv6.conf.default.disable_ipv6)" : strerror(-result));
 	}
 	return 0;
 }
