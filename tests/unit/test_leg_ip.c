@@ -4,6 +4,7 @@
 
 #include "ipc/json.h"
 #include "workers/tunnel/ip_segment.h"
+#include "workers/tunnel/resolve.h"
 
 /* --- the test as the other end -------------------------------------------------------------------------------------------------- */
 
@@ -775,6 +776,39 @@ static void test_exit_advertises_anew(void **state)
 	assert_true(f->broken);
 }
 
+/* A target that is a name is resolved before the answer, and limits the tunnel to its addresses (RFC 9484 4.1, 4.6). */
+static void test_exit_for_a_name(void **state)
+{
+	struct ip_assigned request = asking(1, "10.8.0.2/32");
+	(void)state;
+	world.tunnels[0].n_networks = 0;
+	world_commit();
+	world.tunnel.resolver = resolver_new(world.base);
+	resolver_set_resolv_conf(world.tunnel.resolver, "nameserver 127.0.0.1:1\noptions timeout:1 attempts:1\n");
+	resolver_set_hosts(world.tunnel.resolver, "10.0.0.5 db.example\n192.0.2.5 far.example\n");
+	struct fake *f = exit_begin(masque_ip_request("db.example", -1), "alice");
+	for (int i = 0; i < 100 && !f->flow.status; i++)
+		event_base_loop(world.base, EVLOOP_NONBLOCK);
+	assert_int_equal(f->flow.status, 200);
+	fake_join(f, true, false);
+	turn();
+	look(f, false);
+	assert_int_equal(seen.n_routes, 1);
+	say_addresses(f->flow.out, CAPSULE_ADDRESS_REQUEST, &request, 1);
+	look(f, false);
+	say_packet(f->flow.out, "10.8.0.2", "10.0.0.5", 7, 100);
+	assert_string_equal(got(1), "10.0.0.5 17");
+	say_packet(f->flow.out, "10.8.0.2", "10.0.0.6", 7, 100);
+	assert_string_equal(got(1), "");
+	struct fake *g = exit_begin(masque_ip_request("far.example", -1), NULL);
+	for (int i = 0; i < 100 && !g->broken; i++)
+		event_base_loop(world.base, EVLOOP_NONBLOCK);
+	assert_true(g->broken);
+	struct fake *h = exit_begin(masque_ip_request("nobody.example", -1), NULL);
+	fake_end(h, FLOW_CANCELLED);                    /* the client goes before the name is resolved */
+	resolver_free(world.tunnel.resolver);
+}
+
 /* --- runs of UDP packets ----------------------------------------------------------------------------------------------------------- */
 
 #define RUN 20
@@ -901,7 +935,7 @@ int main(void)
 		WORLD(test_network_changes), WORLD(test_network_policy), WORLD(test_network_over_udp),
 		WORLD(test_exit_gives_addresses), WORLD(test_exit_many_requests), WORLD(test_exit_checks_sources), WORLD(test_exit_learns_addresses), WORLD(test_exit_scope),
 		WORLD(test_exit_malformed_packets), WORLD(test_exit_ends), WORLD(test_exit_device_full), WORLD(test_exit_over_udp),
-		WORLD(test_exit_advertises_anew), WORLD(test_udp_runs), WORLD(test_udp_runs_end), WORLD(test_both_ends),
+		WORLD(test_exit_advertises_anew), WORLD(test_exit_for_a_name), WORLD(test_udp_runs), WORLD(test_udp_runs_end), WORLD(test_both_ends),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

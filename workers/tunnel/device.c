@@ -179,6 +179,9 @@ void device_assigned(struct device *d)
 		if (m > 0 && n_routes < DEVICE_OWN)
 			routes[n_routes++] = ip_prefix_text(&n->prefix, text[n_text++]);
 	}
+	if (n_addresses == 0 && !d->told)
+		return;                 /* what a worker before us was given stays until we are given some */
+	d->told = true;
 	struct ipc_tun_addresses message = {.device = d->name, .addresses = {addresses, n_addresses}, .routes = {routes, n_routes}};
 	if (d->all->tunnel->worker)
 		ipc_send(worker_supervisor(d->all->tunnel->worker), IPC_MSG_TUN_ADDRESSES, &message, -1);

@@ -43,6 +43,7 @@ struct device {
 	bool reading;
 	struct in6_addr own[DEVICE_OWN];
 	unsigned n_own, n_configured; /* those assigned come behind the configured ones */
+	bool told;                    /* tun-bridge heard of assigned addresses */
 	char client[DEVICE_CLIENT_ID];  /* tells far ends that several tunnels are one client's (ip_pool.h) */
 	struct device_network *networks;
 	struct ip_exit *exits;        /* far ends of tunnels that live on it */

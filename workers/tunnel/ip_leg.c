@@ -217,7 +217,7 @@ static void leg_taken(struct leg *base, size_t bytes)
 {
 	struct ip_leg *l = (struct ip_leg *)base;
 	l->outstanding -= bytes;
-	if (!l->giving)
+	if (!l->giving && (l->wanted || l->refused || l->batch.head))
 		ip_leg_wake(l);
 }
 

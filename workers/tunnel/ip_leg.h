@@ -37,6 +37,7 @@ struct ip_leg {
 	bool joined, segments;
 	bool ended;                   /* we said so */
 	bool paused, giving, refused, closed;
+	bool wanted;                  /* its owner has more to put than there was room for */
 	const char *abort;            /* why the stream is about to be aborted */
 	unsigned busy;
 	size_t outstanding;           /* given to the flow, not yet taken */

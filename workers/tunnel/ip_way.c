@@ -60,6 +60,11 @@ static void into_tunnel(struct ip_way *w, const struct virtio_net_hdr *header, u
 	if (w->leg && ip_leg_room(w->leg) && !datagram_queue_first(&w->queue))
 		return ip_leg_put_flowing(w->leg, header, packet, length, ip);
 	datagram_queue_add(&w->queue, 0, header, header ? VNET_HEADER : 0, packet, length);
+	if (!w->leg)
+		return;
+	w->leg->wanted = true;
+	if (ip_leg_room(w->leg))        /* there is, but nothing under way whose taking would wake it */
+		ip_leg_wake(w->leg);
 }
 
 void ip_way_drain(struct ip_way *w)
@@ -72,6 +77,8 @@ void ip_way_drain(struct ip_way *w)
 		ip_leg_put(w->leg, e->prefix_length ? &header : NULL, packet, e->length);
 		datagram_queue_pop(&w->queue);
 	}
+	if (w->leg)
+		w->leg->wanted = datagram_queue_first(&w->queue) != NULL;
 }
 
 /* Its inner flow is allowed. Decremented right before it becomes a capsule, unless this machine made it (RFC 9484 7). */
