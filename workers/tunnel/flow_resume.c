@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-#define ACK_BYTES (64u * 1024)        /* received and not acknowledged */
+#define ACK_BYTES (128u * 1024)       /* received and not acknowledged; an eighth of resume_bytes where that is less */
 #define ACK_US 100000u                /* the latest acknowledgement of fewer */
 #define PARTIAL_MAX (128u * 1024)     /* a half capsule that is kept; no leg takes one so long */
 
@@ -246,8 +246,8 @@ void going_received(struct flow *flow)
 	struct going *g = flow->going;
 	if (!g->has_id || (g->role != GOING_CLIENT && g->role != GOING_FAR))
 		return;
-	uint64_t waiting = source_received(&g->from) - g->told;
-	if (waiting >= ACK_BYTES) {
+	uint64_t waiting = source_received(&g->from) - g->told, most = flow->generation->config->resume_bytes / 8;
+	if (waiting >= (most < ACK_BYTES ? most : ACK_BYTES)) {
 		acknowledge(g);
 	} else if (waiting > 0 && !g->ack_at) {
 		g->ack_at = flow->last + ACK_US;
