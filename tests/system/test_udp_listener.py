@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """UDP programs through two nodes: a listener with `accept: udp` on the one, `carry: udp` on the other."""
+import json
 import os
 import signal
 import socket
@@ -352,6 +353,34 @@ def test_unreachable_ends_the_flow(node, certs):
                     return False
             wait_for(answered)
             assert b"nobody" not in server.got
+
+
+def test_idle_flows_end_in_peace(node, certs, tmp_path):
+    """A flow on which nothing moves ends without an error and without a reset, and another begins with the next datagram."""
+    port, overlay = free_port(DGRAM), free_port()
+    with UdpServer() as server:
+        far, near = inner(certs, overlay, server.port), outer(certs, port, overlay)
+        for config, name in ((far, "far"), (near, "near")):
+            for route in config["routes"]:
+                route["timeout"] = {"idle": "1s"}
+            config["telemetry"] = {"access_log": [{"to": str(tmp_path / f"{name}.log"), "format": "json"}]}
+        node("ingress", far)
+        alice = node("alice", near)
+
+        def records(name):
+            path = tmp_path / f"{name}.log"
+            return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        with client(port) as s:
+            for i in range(2):
+                assert ask(s, b"x") == b"x"
+                wait_for(lambda: not udp_flows(alice))
+                for name in ("near", "far"):
+                    wait_for(lambda: len(records(name)) > i)
+        assert len(server.peers) == 2
+        for name in ("near", "far"):
+            assert [r["result"] for r in records(name)] == ["ok", "ok"], records(name)
+        failures = alice.admin("stats", "cluster_failures", json=True)["metrics"]
+        assert sum(r["value"] for r in failures) == 0
 
 
 # --- workers and changes --------------------------------------------------------------------------------------------------------

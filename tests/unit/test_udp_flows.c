@@ -566,6 +566,30 @@ static void the_far_end_finishes(void **state)
 	close_flow(&far.flows[0], FLOW_NONE);
 }
 
+/* Idle for too long: the next datagram begins another flow, what is still under way arrives. */
+static void idle_flows_end(void **state)
+{
+	(void)state;
+	struct udp_flow *old = begin('a');
+	open_flow(&far.flows[0], false);
+	far.flows[0].in->ops->idle(far.flows[0].in);
+	assert_true(far.flows[0].finished);
+	assert_null(udp_flows_find(world.flows, "a", 1));
+	assert_ptr_not_equal(begin('a'), old);
+	answer(&far.flows[0], "late");
+	far.flows[0].in->ops->finish(far.flows[0].in, NULL);
+	turn();
+	assert_string_equal(wire.sent, "late ");
+	close_flow(&far.flows[0], FLOW_NONE);
+	begin('b');
+	open_flow(&far.flows[2], false);
+	far.flows[2].in->ops->idle(far.flows[2].in);   /* and ends with all others */
+	udp_flows_free(world.flows);
+	world.flows = NULL;
+	assert_true(far.flows[1].broken && far.flows[2].broken);
+	assert_int_equal(world.held, 0);
+}
+
 static void malformed_streams_break(void **state)
 {
 	static uint8_t long_[UDP_PAYLOAD_MAX + 1];
@@ -633,7 +657,7 @@ int main(void)
 		CASE(waits_until_joined), CASE(runs_go_whole), CASE(far_leg_is_slow), CASE(refusals_are_remembered),
 		CASE(tables_are_bounded), CASE(closing_delivers), CASE(freeing_ends_at_once), CASE(answers_leave_together),
 		CASE(headers_go_before_each), CASE(full_sockets_keep_the_order), CASE(ends_deliver), CASE(the_far_end_finishes),
-		CASE(malformed_streams_break), CASE(joined_again), CASE(sockets_may_come_later),
+		CASE(idle_flows_end), CASE(malformed_streams_break), CASE(joined_again), CASE(sockets_may_come_later),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

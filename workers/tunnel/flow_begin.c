@@ -11,6 +11,7 @@
 #include "workers/tunnel/worker_link.h"
 
 #define BACKOFF_US 25000u         /* before the first retry; doubles, with jitter */
+#define IDLE_GRACE_US 2000000u
 #define FREE_RETRIES 2u           /* of what is safe to try again without being asked: a pooled connection that had just died */
 
 /* --- who ------------------------------------------------------------------------------------------------------------- */
@@ -377,10 +378,13 @@ static uint64_t request_deadline(const struct flow *flow)
 	return ms && !flow->tunnel_open ? flow->began + (uint64_t)ms * 1000 : 0;
 }
 
+/* UDP flows are ended by the leg that began them, and only then by whoever else is on their way. */
 static uint64_t idle_deadline(const struct flow *flow)
 {
 	uint32_t ms = flow->decision ? flow->decision->timeout.idle : 0;
-	return ms ? flow->last + (uint64_t)ms * 1000 : 0;
+	uint64_t grace = flow->tunnel_open && flow->protocol && strcmp(flow->protocol, "connect-udp") == 0 &&
+	                 !(flow->in && flow->in->ops->idle) ? IDLE_GRACE_US : 0;
+	return ms ? flow->last + (uint64_t)ms * 1000 + grace : 0;
 }
 
 void flow_arm(struct flow *flow)
@@ -414,6 +418,12 @@ void flow_on_timer(evutil_socket_t fd, short what, void *arg)
 	} else if (passed(request_deadline(flow), now)) {
 		flow->replayable = false;
 		flow_fail(flow, FLOW_RESPONSE_TIMEOUT, "not done within the request timeout");
+	} else if (passed(idle_deadline(flow), now) && flow->tunnel_open && flow->in && flow->in->ops->idle &&
+	           !flow->up.ended) {
+		flow->last = now;
+		flow->in->ops->idle(flow->in);
+		if (flow->state != FLOW_STATE_ENDED)
+			flow_arm(flow);
 	} else if (passed(idle_deadline(flow), now)) {
 		flow->replayable = false;
 		flow_fail(flow, flow->head_sent ? FLOW_READ_TIMEOUT : FLOW_RESPONSE_TIMEOUT, "nothing moved within the idle timeout");

@@ -77,6 +77,8 @@ struct leg_ops {
 	 * way. What send() takes from now on begins a capsule, and so must what it gives with flow_data(); before the first call
 	 * it gives none (it queues, datagram_queue.h). In legs hear of it after head(), out legs after their own flow_head(). */
 	void (*joined)(struct leg *leg, const struct join *join);
+	/* Nothing moved within the idle timeout, which is how flows of this kind end: it finishes its side. NULL: the flow fails. */
+	void (*idle)(struct leg *leg);
 };
 
 /* Embedded first in every leg implementation. */

@@ -10,120 +10,11 @@
 #include "workers/tunnel/udp_capsule.h"
 #include "workers/tunnel/udp_flows_internal.h"
 
-#define BUCKETS_MIN 16u           /* a power of two */
 #define REFUSED_US 1000000u       /* a refusal is remembered so long: a flood asks no storm of questions */
 #define GIVE_AT (128u * 1024)     /* of capsules: do not wait for the end of the batch */
 #define QUEUE_TIGHT (16u * 1024)  /* of a flow's queue, while all queues together are long */
 
-struct udp_flows {
-	struct tunnel *tunnel;
-	struct listener *listener;
-	void (*held)(void *arg, int change);
-	void *arg;
-	unsigned limit, n, n_buckets; /* n: in the table */
-	unsigned alive;               /* flows whose memory is there, and one while the owner has us */
-	struct udp_flow **buckets;
-	struct udp_flow_list gathered, refused;
-	struct event *forget;
-	uint64_t seed;                /* nobody can choose addresses that share a bucket */
-	bool closing;
-};
-
 static size_t queued_total;       /* in all queues of the worker */
-
-/* --- the table ---------------------------------------------------------------------------------------------------- */
-
-static uint32_t hash_of(const struct udp_flows *all, const uint8_t *key, size_t length)
-{
-	uint64_t h = all->seed ^ length, word;
-	for (; length >= sizeof(word); key += sizeof(word), length -= sizeof(word)) {
-		memcpy(&word, key, sizeof(word));
-		h = (h ^ word) * 0x9e3779b97f4a7c15u;
-		h ^= h >> 29;
-	}
-	for (word = 0; length > 0; length--)
-		word = word << 8 | *key++;
-	h = (h ^ word ^ all->seed >> 7) * 0xbf58476d1ce4e5b9u;
-	return (uint32_t)(h ^ h >> 32);
-}
-
-static void grow(struct udp_flows *all)
-{
-	unsigned n = all->n_buckets ? 2 * all->n_buckets : BUCKETS_MIN;
-	struct udp_flow **buckets = calloc(n, sizeof(*buckets));
-	if (!buckets)
-		abort();
-	for (unsigned i = 0; i < all->n_buckets; i++)
-		for (struct udp_flow *f = all->buckets[i], *next; f; f = next) {
-			next = f->next;
-			f->next = buckets[f->hash & (n - 1)];
-			buckets[f->hash & (n - 1)] = f;
-		}
-	free(all->buckets);
-	all->buckets = buckets;
-	all->n_buckets = n;
-}
-
-static void table_insert(struct udp_flow *f)
-{
-	struct udp_flows *all = f->all;
-	if (all->n >= all->n_buckets)
-		grow(all);
-	f->next = all->buckets[f->hash & (all->n_buckets - 1)];
-	all->buckets[f->hash & (all->n_buckets - 1)] = f;
-	all->n++;
-	all->listener->udp_flows++;
-}
-
-/* Its key is free again. Drops the table's reference. */
-static void table_remove(struct udp_flow *f)
-{
-	struct udp_flows *all = f->all;
-	struct udp_flow **link = &all->buckets[f->hash & (all->n_buckets - 1)];
-	if (f->state == UDP_FLOW_OVER)
-		return;
-	if (f->state == UDP_FLOW_REFUSED)
-		TAILQ_REMOVE(&all->refused, f, refused_link);
-	f->state = UDP_FLOW_OVER;
-	while (*link != f)
-		link = &(*link)->next;
-	*link = f->next;
-	all->n--;
-	all->listener->udp_flows--;
-	udp_flow_unref(f);
-}
-
-static void forget_refused(struct udp_flows *all, uint64_t until)
-{
-	struct udp_flow *f;
-	while ((f = TAILQ_FIRST(&all->refused)) && f->forget_at <= until)
-		table_remove(f);
-}
-
-static void on_forget(evutil_socket_t fd, short what, void *arg)
-{
-	static const struct timeval again = {.tv_sec = 1};
-	struct udp_flows *all = arg;
-	(void)fd, (void)what;
-	forget_refused(all, now_us());
-	if (!TAILQ_EMPTY(&all->refused))
-		event_add(all->forget, &again);
-}
-
-struct udp_flow *udp_flows_find(struct udp_flows *all, const void *key, size_t length)
-{
-	if (all->n_buckets == 0)
-		return NULL;
-	uint32_t hash = hash_of(all, key, length);
-	for (struct udp_flow *f = all->buckets[hash & (all->n_buckets - 1)]; f; f = f->next)
-		if (f->hash == hash && f->key_length == length && memcmp(f->key, key, length) == 0) {
-			if (f->state != UDP_FLOW_REFUSED || f->forget_at > now_us())
-				return f;
-			table_remove(f);
-			return NULL;
-		}
-	return NULL;
-}
 
 /* --- memory ------------------------------------------------------------------------------------------------------- */
 
@@ -277,19 +168,24 @@ static void leg_head(struct leg *leg, const struct head *response, bool end)
 	if (response->status < 300 || f->state != UDP_FLOW_BEGUN)
 		return;
 	drop_queued(f);
-	f->state = UDP_FLOW_REFUSED;
 	f->forget_at = now_us() + REFUSED_US;
 	if (TAILQ_EMPTY(&all->refused))
 		event_add(all->forget, &later);
-	TAILQ_INSERT_TAIL(&all->refused, f, refused_link);
+	udp_flow_set_state(f, UDP_FLOW_REFUSED);
+}
+
+static bool open_for_answers(const struct udp_flow *f)
+{
+	return f->state == UDP_FLOW_JOINED || f->state == UDP_FLOW_ENDING;
 }
 
 static void leg_joined(struct leg *leg, const struct join *join)
 {
 	struct udp_flow *f = (struct udp_flow *)leg;
-	if (f->state == UDP_FLOW_JOINED)
+	if (open_for_answers(f))
 		udp_answers_restart(f);
-	f->state = UDP_FLOW_JOINED;
+	if (f->state == UDP_FLOW_BEGUN)
+		udp_flow_set_state(f, UDP_FLOW_JOINED);
 	f->segments = join->segments;
 	give(f);
 }
@@ -297,7 +193,7 @@ static void leg_joined(struct leg *leg, const struct join *join)
 static bool leg_send(struct leg *leg, struct chunks *chunks)
 {
 	struct udp_flow *f = (struct udp_flow *)leg;
-	if (f->state == UDP_FLOW_JOINED)
+	if (open_for_answers(f))
 		return udp_answers_take(f, chunks);
 	chunks_clear(chunks);           /* the text of a refusal */
 	return true;
@@ -307,7 +203,7 @@ static void leg_finish(struct leg *leg, const struct head *trailers)
 {
 	struct udp_flow *f = (struct udp_flow *)leg;
 	(void)trailers;
-	if (f->state == UDP_FLOW_JOINED)
+	if (open_for_answers(f))
 		udp_answers_last(f);
 }
 
@@ -326,7 +222,7 @@ static void over(struct udp_flow *f)
 	not_gathered(f);
 	if (f->state != UDP_FLOW_REFUSED || f->all->closing) {   /* a refusal is remembered for a while */
 		drop_queued(f);
-		table_remove(f);
+		udp_table_remove(f, UDP_FLOW_OVER);
 	}
 	udp_flow_unref(f);
 }
@@ -338,6 +234,15 @@ static void leg_close(struct leg *leg, enum flow_error error)
 	udp_answers_close(f, error == FLOW_NONE);
 	over(f);
 	udp_flow_unref(f);
+}
+
+/* The next datagram begins another flow; answers that are under way still leave. */
+static void leg_idle(struct leg *leg)
+{
+	struct udp_flow *f = (struct udp_flow *)leg;
+	not_gathered(f);
+	udp_table_remove(f, UDP_FLOW_ENDING);
+	flow_finish(leg->flow, leg, NULL);
 }
 
 static size_t leg_waiting(const struct leg *leg)
@@ -354,6 +259,7 @@ static const struct leg_ops ops = {
 	.close = leg_close,
 	.waiting = leg_waiting,
 	.joined = leg_joined,
+	.idle = leg_idle,
 };
 
 /* --- from the way back -------------------------------------------------------------------------------------------- */
@@ -386,7 +292,7 @@ static struct udp_flow *udp_flow_make(struct udp_flows *all, const struct udp_be
 	if (!f)
 		abort();
 	*f = (struct udp_flow){.leg = {.ops = &ops}, .all = all, .refs = 2, .client = *begin->client,
-	                       .hash = hash_of(all, begin->key, begin->key_length),
+	                       .hash = udp_table_hash(all, begin->key, begin->key_length),
 	                       .key_length = (uint16_t)begin->key_length, .header_length = (uint16_t)begin->header_length};
 	memcpy(f->key, begin->key, begin->key_length);
 	if (begin->header_length > 0)
@@ -405,7 +311,7 @@ static struct udp_flow *udp_flow_make(struct udp_flows *all, const struct udp_be
 	all->alive++;
 	if (all->held)
 		all->held(all->arg, 1);
-	table_insert(f);
+	udp_table_insert(f);
 	return f;
 }
 
@@ -417,7 +323,7 @@ static bool make_room(struct udp_flows *all)
 		return true;
 	if (TAILQ_EMPTY(&all->refused))
 		return false;
-	table_remove(TAILQ_FIRST(&all->refused));
+	udp_table_remove(TAILQ_FIRST(&all->refused), UDP_FLOW_OVER);
 	return all->n < all->limit && all->listener->udp_flows < flows;
 }
 
@@ -446,7 +352,8 @@ struct udp_flows *udp_flows_new(struct tunnel *tunnel, struct listener *listener
 	                          .alive = 1};
 	TAILQ_INIT(&all->gathered);
 	TAILQ_INIT(&all->refused);
-	all->forget = event_new(tunnel->base, -1, 0, on_forget, all);
+	TAILQ_INIT(&all->ending);
+	all->forget = event_new(tunnel->base, -1, 0, udp_table_on_forget, all);
 	if (!all->forget)
 		abort();
 	if (getrandom(&all->seed, sizeof(all->seed), GRND_NONBLOCK) < 0)
@@ -469,7 +376,7 @@ static void end_soon(struct udp_flow *f)
 	if (f->leg.flow)
 		give(f);                /* and then ends it; one that is not joined, ends when it is */
 	else
-		table_remove(f);
+		udp_table_remove(f, UDP_FLOW_OVER);
 }
 
 static void end_now(struct udp_flow *f)
@@ -477,7 +384,7 @@ static void end_now(struct udp_flow *f)
 	if (f->leg.flow)
 		udp_flow_break(f, FLOW_CANCELLED, "the association ended");
 	else
-		table_remove(f);
+		udp_table_remove(f, UDP_FLOW_OVER);
 }
 
 void udp_flows_close(struct udp_flows *all)
@@ -489,7 +396,10 @@ void udp_flows_close(struct udp_flows *all)
 
 void udp_flows_free(struct udp_flows *all)
 {
+	struct udp_flow *f;
 	all->closing = true;
 	each(all, end_now);
+	while ((f = TAILQ_FIRST(&all->ending)))
+		end_now(f);
 	all_unref(all);
 }

@@ -3,21 +3,23 @@
 #ifndef HERMES_TUNNEL_UDP_FLOWS_INTERNAL_H
 #define HERMES_TUNNEL_UDP_FLOWS_INTERNAL_H
 
+#include <event2/util.h>
 #include <sys/queue.h>
 
 #include "workers/tunnel/capsule.h"
 #include "workers/tunnel/datagram_queue.h"
 #include "workers/tunnel/udp_flows.h"
 
-/* BEGUN: no tunnel yet. JOINED: datagrams move. REFUSED: for a second after the answer was no. OVER: out of the
- * table. */
-enum udp_flow_state { UDP_FLOW_BEGUN, UDP_FLOW_JOINED, UDP_FLOW_REFUSED, UDP_FLOW_OVER };
+/* BEGUN: no tunnel yet. JOINED: datagrams move. ENDING: idle for too long and out of the table, only answers leave.
+ * REFUSED: for a second after the answer was no. OVER: out of the table, and soon gone. */
+enum udp_flow_state { UDP_FLOW_BEGUN, UDP_FLOW_JOINED, UDP_FLOW_ENDING, UDP_FLOW_REFUSED, UDP_FLOW_OVER };
 
 struct udp_flow {
 	struct leg leg;               /* first; flow NULL once closed */
 	struct udp_flows *all;
 	enum udp_flow_state state;
 	unsigned refs;                /* the table's, the flow's, calls under way, what waits to leave */
+	bool listed;                  /* in the table */
 	uint32_t hash;
 	struct udp_flow *next;        /* in its bucket */
 	struct origin origin;
@@ -25,7 +27,7 @@ struct udp_flow {
 	bool has_local;
 
 	/* up */
-	TAILQ_ENTRY(udp_flow) gathered_link, refused_link;
+	TAILQ_ENTRY(udp_flow) gathered_link, state_link;   /* REFUSED, ENDING: of their kind */
 	struct datagram_queue queue;
 	size_t queued;                /* of it, as counted in the worker's sum */
 	struct chunks gathered;       /* capsules of this wake-up */
@@ -45,6 +47,30 @@ struct udp_flow {
 	uint8_t key[];                /* header behind it */
 };
 TAILQ_HEAD(udp_flow_list, udp_flow);
+
+struct udp_flows {
+	struct tunnel *tunnel;
+	struct listener *listener;
+	void (*held)(void *arg, int change);
+	void *arg;
+	unsigned limit, n, n_buckets; /* n: in the table */
+	unsigned alive;               /* flows whose memory is there, and one while the owner has us */
+	struct udp_flow **buckets;
+	struct udp_flow_list gathered, refused, ending;
+	struct event *forget;
+	uint64_t seed;                /* nobody can choose addresses that share a bucket */
+	bool closing;
+};
+
+/* udp_flows_table.c */
+uint32_t udp_table_hash(const struct udp_flows *all, const uint8_t *key, size_t length);
+/* Its key is not in there. The table's reference is the caller's. */
+void udp_table_insert(struct udp_flow *flow);
+void udp_flow_set_state(struct udp_flow *flow, enum udp_flow_state state);
+/* Its key is free again, and its state another. Drops the table's reference, where it was in there. */
+void udp_table_remove(struct udp_flow *flow, enum udp_flow_state state);
+/* What event `forget` does. */
+void udp_table_on_forget(evutil_socket_t fd, short what, void *arg);
 
 /* udp_answers.c, called by the leg's operations */
 void udp_answers_init(struct udp_flow *flow);
