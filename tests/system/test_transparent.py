@@ -265,6 +265,12 @@ def test_rules_come_and_go(certs, tmp_path):
                     fresh.sendto(b"x", (FAR, server.port))
                     assert fresh.recv(100) == FAR.encode()
             assert "tproxy" in net.node.run("nft", "list", "ruleset").stdout
+            foreign = lambda: f"{FAR}:{server.port}" in net.node.run("ss", "-unl").stdout
+            assert foreign()
+            nodes[1].reload({**near_config(certs), "listeners": []})
+            wait_for(lambda: not foreign() and not udp_flows(nodes[1]))
+            assert "tproxy" not in net.node.run("nft", "list", "ruleset").stdout
+            nodes[1].reload(near_config(certs, {"local": True}))
             nodes.pop().stop()
             assert "tproxy" not in net.node.run("nft", "list", "ruleset").stdout
             with udp_socket(net.node) as s:

@@ -14,6 +14,7 @@
 #include "workers/tunnel/generation.h"
 #include "workers/tunnel/listener_internal.h"
 #include "workers/tunnel/source_text.h"
+#include "workers/tunnel/transparent.h"
 
 #define BACKLOG 4096
 #define ACCEPTS 64                /* per wake-up, so that accepting does not starve what was accepted */
@@ -300,6 +301,14 @@ int listeners_prepare(struct listeners *ls, const struct config *config, uint64_
 	return 0;
 }
 
+static bool captures(const struct config *config)
+{
+	for (size_t i = 0; i < config->n_listeners; i++)
+		if (config->listeners[i].accept == CONFIG_TRANSPARENT)
+			return true;
+	return false;
+}
+
 void listeners_commit(struct listeners *ls, uint64_t generation)
 {
 	const struct config *config = ls->tunnel->current->config;
@@ -324,6 +333,8 @@ void listeners_commit(struct listeners *ls, uint64_t generation)
 		bound_use(b ? b : bound_new(ls, l->name), l, stream, pending_take(ls, generation, l->name, true));
 	}
 	pending_drop(ls, generation);
+	if (!captures(config))
+		transparent_forget();
 	connections_commit();
 }
 

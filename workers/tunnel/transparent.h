@@ -18,7 +18,7 @@ bool transparent_target(int fd, uint16_t port, char target[ADDRESS_PORT_TEXT]);
 void transparent_answer_by(struct tunnel *tunnel, struct udp_flow *flow, const struct sockaddr_storage *address);
 /* From the supervisor; takes over fd. */
 void transparent_socket_made(struct tunnel *tunnel, const struct ipc_socket_made *made, int fd);
-/* The rules may have changed, or the worker ends: sockets that no flow uses are closed. */
+/* No listener captures any more: the sockets go as soon as no flow uses them. */
 void transparent_forget(void);
 
 #endif
