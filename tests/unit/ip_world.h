@@ -280,7 +280,7 @@ static void turn(void)
 		event_base_loop(world.base, EVLOOP_NONBLOCK);
 }
 
-static void send_udp(unsigned device, const char *from, const char *to, uint8_t ttl, size_t length)
+static inline void send_udp(unsigned device, const char *from, const char *to, uint8_t ttl, size_t length)
 {
 	uint8_t packet[65536];
 	kernel_sends(device, NULL, packet, make_packet(packet, from, to, ttl, length));
@@ -288,7 +288,7 @@ static void send_udp(unsigned device, const char *from, const char *to, uint8_t 
 }
 
 /* Reads one packet and says where it goes, its protocol and ICMP type: "10.0.0.1 17", "10.8.0.2 1/11"; "" where none came. */
-static const char *got(unsigned device)
+static inline const char *got(unsigned device)
 {
 	static char text[80];
 	char to[IP_TEXT];

@@ -311,8 +311,8 @@ static bool leg_send(struct leg *base, struct chunks *chunks)
 {
 	struct ip_leg *l = (struct ip_leg *)base;
 	l->refused = l->outstanding + l->batch.bytes > ANSWERS_MAX;
-	if (l->refused || l->paused || l->held.head)
-		return false;
+	if (!l->joined || l->refused || l->paused || l->held.head)
+		return false;           /* not joined: what a client sends at once waits for our answer */
 	enter(l);
 	receive(l, chunks);
 	chunks_move(&l->held, chunks);
