@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What test_device.c and test_leg_ip.c stand on: devices whose queues are socket pairs (one message, one packet, as with a TUN
+/* What test_device.c, test_leg_ip.c and test_ip_exit.c stand on: devices whose queues are socket pairs (one message, one packet, as with a TUN
  * device), flows of the test's own that are joined to a leg on one side and to the test, or a second leg, on the other, and a
  * clock. Included once. */
 #ifndef HERMES_TESTS_IP_WORLD_H
@@ -48,7 +48,7 @@ static struct {
 	bool ask_later;
 } world;
 
-/* --- what legs ask of others --------------------------------------------------------------------------------------------- */
+/* --- what legs ask of others -------------------------------------------------------------------------------------- */
 
 uint64_t now_us(void) { return world.now; }
 uint64_t wall_us(void) { return world.now; }
@@ -79,7 +79,7 @@ struct decision *ask_inner(struct ask *ask, const struct origin *origin, const c
 	return NULL;
 }
 
-/* --- flows ------------------------------------------------------------------------------------------------------------------ */
+/* --- flows -------------------------------------------------------------------------------------------------------- */
 
 /* Between an in leg and an out leg, or one of them and the test. */
 struct fake {
@@ -216,7 +216,7 @@ static inline struct fake *flow_at(unsigned i)
 	return f;
 }
 
-/* --- packets ------------------------------------------------------------------------------------------------------------------ */
+/* --- packets ------------------------------------------------------------------------------------------------------ */
 
 static struct in6_addr address(const char *text)
 {
@@ -304,7 +304,7 @@ static inline const char *got(unsigned device)
 	return text;
 }
 
-/* --- set-up -------------------------------------------------------------------------------------------------------------------- */
+/* --- set-up ------------------------------------------------------------------------------------------------------- */
 
 static char *own_addresses[] = {(char *)"10.8.0.2/24", (char *)"fd00:8::2/64"}, *far_addresses[] = {(char *)"10.8.0.1/24"};
 static struct config_prefix pool[2], advertise[2];

@@ -5,7 +5,7 @@
 
 #include "workers/tunnel/ip_scope.h"
 
-/* --- longest prefix match, against a linear search --------------------------------------------------------------------------- */
+/* --- longest prefix match, against a linear search ---------------------------------------------------------------- */
 
 #define ROUTES 600
 
@@ -91,7 +91,7 @@ static void test_one_taker_per_prefix(void **state)
 	device_routes_free(r);
 }
 
-/* --- what the kernel's side gives ------------------------------------------------------------------------------------------------ */
+/* --- what the kernel's side gives --------------------------------------------------------------------------------- */
 
 static void test_no_route(void **state)
 {
@@ -139,7 +139,7 @@ static void test_icmp_is_limited(void **state)
 	assert_string_equal(got(0), "10.8.0.2 1/3");
 }
 
-/* --- into the device ---------------------------------------------------------------------------------------------------------------- */
+/* --- into the device ---------------------------------------------------------------------------------------------- */
 
 static unsigned woken;
 static void on_writable(struct device_port *port) { (void)port; woken++; }
@@ -221,7 +221,7 @@ static void test_device_goes(void **state)
 	assert_int_equal(send(world.kernel[0], "x", 1, MSG_NOSIGNAL), -1);
 }
 
-/* --- pools ------------------------------------------------------------------------------------------------------------------------------ */
+/* --- pools -------------------------------------------------------------------------------------------------------- */
 
 static char *holder_of_packet;
 static void to_holder(struct ip_holder *holder, const struct virtio_net_hdr *header, uint8_t *packet, size_t length,
@@ -293,7 +293,7 @@ static void test_pool_shared(void **state)
 	assert_string_equal(got(1), "10.0.0.1 1/3");
 }
 
-/* --- scopes -------------------------------------------------------------------------------------------------------------------------------- */
+/* --- scopes ------------------------------------------------------------------------------------------------------- */
 
 static void test_scope(void **state)
 {

@@ -16,7 +16,7 @@
 #include "workers/tunnel/ip_text.h"
 #include "workers/tunnel/leg_ip.h"
 
-/* --- one device --------------------------------------------------------------------------------------------------------- */
+/* --- one device --------------------------------------------------------------------------------------------------- */
 
 void device_ref(struct device *d)
 {
@@ -91,7 +91,7 @@ void device_port_remove(struct device *d, struct device_port *port)
 	port->waiting = false;
 }
 
-/* --- its networks --------------------------------------------------------------------------------------------------------- */
+/* --- its networks ------------------------------------------------------------------------------------------------- */
 
 static const struct config_network *network_find(const struct config_tunnel *config, const struct config_prefix *prefix)
 {
@@ -138,7 +138,7 @@ static void networks_use(struct device *d)
 	}
 }
 
-/* --- its addresses ---------------------------------------------------------------------------------------------------------- */
+/* --- its addresses ------------------------------------------------------------------------------------------------ */
 
 static void take_configured(struct device *d)
 {
@@ -187,7 +187,7 @@ void device_assigned(struct device *d)
 		ipc_send(worker_supervisor(d->all->tunnel->worker), IPC_MSG_TUN_ADDRESSES, &message, -1);
 }
 
-/* --- configuration ---------------------------------------------------------------------------------------------------------- */
+/* --- configuration ------------------------------------------------------------------------------------------------ */
 
 static const struct config_tunnel *config_of(const struct tunnel *tunnel, const char *name)
 {
@@ -302,7 +302,7 @@ void devices_commit(struct devices *ds)
 	use_all(ds);
 }
 
-/* --- what the supervisor hands over ------------------------------------------------------------------------------------------ */
+/* --- what the supervisor hands over ------------------------------------------------------------------------------- */
 
 void devices_add_queue(struct devices *ds, const struct ipc_tun_queue *message, int fd)
 {
@@ -335,7 +335,7 @@ void devices_abort(struct devices *ds, uint64_t generation)
 	}
 }
 
-/* --- all of them --------------------------------------------------------------------------------------------------------------- */
+/* --- all of them -------------------------------------------------------------------------------------------------- */
 
 struct devices *devices_new(struct tunnel *tunnel)
 {

@@ -28,7 +28,7 @@ void devices_drain(struct devices *devices);
 struct device *device_find(struct devices *devices, const char *name);
 uint32_t device_mtu(const struct device *device);
 
-/* --- which leg a packet belongs to ------------------------------------------------------------------------------------- */
+/* --- which leg a packet belongs to -------------------------------------------------------------------------------- */
 
 /* A taker of packets that the device gives; embedded in legs. */
 struct device_port {
@@ -62,7 +62,7 @@ struct device_flush {
 void device_flush_later(struct device *device, struct device_flush *flush);
 void device_flush_cancel(struct device *device, struct device_flush *flush);
 
-/* --- what goes no further ---------------------------------------------------------------------------------------------- */
+/* --- what goes no further ----------------------------------------------------------------------------------------- */
 
 /* D(ID, reason, metric): packets that were dropped, as `tunnels list` and the worker's counters tell it. Those that wait too long
  * to become capsules are counted by their queue (datagram_queue.h). */

@@ -25,7 +25,7 @@ void device_drop(struct device *d, enum device_drop reason)
 		stats_add(d->all->tunnel->self, metrics[reason], 1);
 }
 
-/* --- own addresses and ICMP errors ------------------------------------------------------------------------------------- */
+/* --- own addresses and ICMP errors -------------------------------------------------------------------------------- */
 
 bool device_is_own(const struct device *d, const struct in6_addr *address)
 {
@@ -69,7 +69,7 @@ void device_reject(struct device *d, enum ip_icmp kind, uint32_t mtu, const uint
 		device_write_packet(d, error, n);
 }
 
-/* --- batches ------------------------------------------------------------------------------------------------------------ */
+/* --- batches ------------------------------------------------------------------------------------------------------ */
 
 static void run_due(struct device *d)
 {
@@ -111,7 +111,7 @@ void device_flush_cancel(struct device *d, struct device_flush *f)
 	f->due = false;
 }
 
-/* --- out of the device --------------------------------------------------------------------------------------------------- */
+/* --- out of the device -------------------------------------------------------------------------------------------- */
 
 /* Router solicitations, multicast listener reports and the like: a TUN device makes them by itself, and they stay on their link. */
 static bool stays_here(const struct ip_packet *ip)
@@ -176,7 +176,7 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	device_unref(d);
 }
 
-/* --- into the device ------------------------------------------------------------------------------------------------------ */
+/* --- into the device ---------------------------------------------------------------------------------------------- */
 
 static void on_writable(evutil_socket_t fd, short what, void *arg)
 {
@@ -244,7 +244,7 @@ void device_write_packet(struct device *d, const uint8_t *packet, size_t length)
 	d->written_bytes += length;
 }
 
-/* --- life ------------------------------------------------------------------------------------------------------------------ */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 void device_io_start(struct device *d)
 {

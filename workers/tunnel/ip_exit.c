@@ -49,7 +49,7 @@ static struct ip_exit *exit_of(struct ip_leg *leg)
 	return (struct ip_exit *)leg;
 }
 
-/* --- addresses -------------------------------------------------------------------------------------------------------------- */
+/* --- addresses ---------------------------------------------------------------------------------------------------- */
 
 /* Those held, and answers to requests; a refused one is all-zero (RFC 9484 4.7.2). */
 static void tell_addresses(struct ip_exit *x, const struct ip_assigned *answers, unsigned n)
@@ -141,7 +141,7 @@ static void on_joined(struct ip_leg *leg, const struct join *join)
 		tell_addresses(x, NULL, 0);
 }
 
-/* --- packets ------------------------------------------------------------------------------------------------------------------ */
+/* --- packets ------------------------------------------------------------------------------------------------------ */
 
 /* BCP 38. Where no address was asked for the first packet from one is the request for it: over CONNECT-UDP always; else of
  * clients that are configured with it (RFC 9484 4.7.1), and of those that come from another far end with packets under way. */
@@ -202,7 +202,7 @@ static void resume(struct ip_way *way)
 	ip_leg_resume(&x->leg);
 }
 
-/* --- the beginning -------------------------------------------------------------------------------------------------------------- */
+/* --- the beginning ------------------------------------------------------------------------------------------------ */
 
 static bool make_scope(struct ip_exit *x)
 {
@@ -268,7 +268,7 @@ static void on_head(struct ip_leg *leg, const struct head *head, bool end)
 		fail(x, FLOW_TARGET_REFUSED, "the target lies outside what is advertised here");
 }
 
-/* --- the end ---------------------------------------------------------------------------------------------------------------------- */
+/* --- the end ------------------------------------------------------------------------------------------------------ */
 
 static void arm_linger(struct ip_exit *x)
 {
@@ -329,7 +329,7 @@ static const struct ip_leg_callbacks callbacks = {
 	.finished = on_finished, .closed = on_closed, .release = on_release,
 };
 
-/* --- set-up ------------------------------------------------------------------------------------------------------------------------- */
+/* --- set-up ------------------------------------------------------------------------------------------------------- */
 
 static char *copy(const char *text)
 {
@@ -403,7 +403,7 @@ struct leg *ip_exit_new(struct tunnel *tunnel, const struct config_cluster *conf
 	return &x->leg.leg;
 }
 
-/* --- all of a device ------------------------------------------------------------------------------------------------------------------ */
+/* --- all of a device ---------------------------------------------------------------------------------------------- */
 
 /* What the cluster advertises now holds for tunnels that are open. */
 static void use(struct ip_exit *x)

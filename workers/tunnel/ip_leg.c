@@ -12,7 +12,7 @@
 #define ANSWERS_MAX (1024u * 1024)    /* bytes not taken: packets are never so many, so it asks and does not read our answers */
 #define ROUNDS 16u                    /* batches per turn: others are served in between */
 
-/* --- life ---------------------------------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 static void enter(struct ip_leg *l)
 {
@@ -46,7 +46,7 @@ void ip_leg_dispose(struct ip_leg *l)
 	l->device = NULL;
 }
 
-/* --- to the tunnel -------------------------------------------------------------------------------------------------------- */
+/* --- to the tunnel ------------------------------------------------------------------------------------------------ */
 
 bool ip_leg_room(const struct ip_leg *l)
 {
@@ -221,7 +221,7 @@ static void leg_taken(struct leg *base, size_t bytes)
 		ip_leg_wake(l);
 }
 
-/* --- from the tunnel ------------------------------------------------------------------------------------------------------ */
+/* --- from the tunnel ---------------------------------------------------------------------------------------------- */
 
 static void hand_over(struct ip_leg *l, const struct virtio_net_hdr *header, const struct capsule_piece *pieces, unsigned n,
                       size_t length)
@@ -341,7 +341,7 @@ void ip_leg_resume(struct ip_leg *l)
 	leave(l);
 }
 
-/* --- from the flow --------------------------------------------------------------------------------------------------------- */
+/* --- from the flow ------------------------------------------------------------------------------------------------ */
 
 static void leg_head(struct leg *base, const struct head *head, bool end)
 {

@@ -41,7 +41,7 @@ static struct network_leg *leg_of(struct ip_leg *leg)
 	return (struct network_leg *)leg;
 }
 
-/* --- packets ------------------------------------------------------------------------------------------------------------------ */
+/* --- packets ------------------------------------------------------------------------------------------------------ */
 
 static void from_device(struct device_port *port, const struct virtio_net_hdr *header, uint8_t *packet, size_t length,
                         const struct ip_packet *ip)
@@ -96,7 +96,7 @@ static void on_received(struct ip_leg *leg)
 	(void)leg;
 }
 
-/* --- the flow ------------------------------------------------------------------------------------------------------------------- */
+/* --- the flow ----------------------------------------------------------------------------------------------------- */
 
 static void network_release(struct ip_network *n)
 {
@@ -229,7 +229,7 @@ static void on_retry(evutil_socket_t fd, short what, void *arg)
 		begin(n);
 }
 
-/* --- settings ---------------------------------------------------------------------------------------------------------------------- */
+/* --- settings ----------------------------------------------------------------------------------------------------- */
 
 static void take_settings(struct ip_network *n, const struct config_tunnel *config, const struct config_network *settings)
 {
@@ -338,7 +338,7 @@ void ip_network_free(struct ip_network *n)
 	network_release(n);
 }
 
-/* --- for others ------------------------------------------------------------------------------------------------------------------------ */
+/* --- for others --------------------------------------------------------------------------------------------------- */
 
 unsigned ip_network_assigned(const struct ip_network *n, struct config_prefix *out, unsigned max)
 {

@@ -10,7 +10,7 @@ static struct network_leg *leg_of(struct ip_leg *leg)
 	return (struct network_leg *)leg;
 }
 
-/* --- routes ------------------------------------------------------------------------------------------------------------------------ */
+/* --- routes ------------------------------------------------------------------------------------------------------- */
 
 bool ip_network_advertised(struct ip_network *n, const struct ip_packet *ip)
 {
@@ -34,7 +34,7 @@ void ip_network_forget_routes(struct ip_network *n)
 	n->n_routes = 0;
 }
 
-/* --- addresses and routes ------------------------------------------------------------------------------------------------------ */
+/* --- addresses and routes ----------------------------------------------------------------------------------------- */
 
 void ip_network_request(struct ip_network *n, struct ip_leg *leg)
 {

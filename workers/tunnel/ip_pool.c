@@ -39,7 +39,7 @@ struct ip_pool {
 	struct in6_addr cursor;       /* the last one given to who had no wish */
 };
 
-/* --- leases ---------------------------------------------------------------------------------------------------------------- */
+/* --- leases ------------------------------------------------------------------------------------------------------- */
 
 static bool equal(const char *a, const char *b)
 {
@@ -157,7 +157,7 @@ static void let(struct ip_hold *hold)
 		lease_free(TAILQ_FIRST(&l->pool->idle));
 }
 
-/* --- which address ----------------------------------------------------------------------------------------------------------- */
+/* --- which address ------------------------------------------------------------------------------------------------ */
 
 static bool host_bits_are(const struct config_prefix *prefix, const struct in6_addr *address, bool ones)
 {
@@ -262,7 +262,7 @@ bool ip_pool_assign(struct ip_pool *p, const struct config_prefixes *ranges, con
 	return true;
 }
 
-/* --- holders ------------------------------------------------------------------------------------------------------------------- */
+/* --- holders ------------------------------------------------------------------------------------------------------ */
 
 bool ip_pool_holds(const struct ip_holder *h, const struct in6_addr *address)
 {
@@ -289,7 +289,7 @@ void ip_pool_release(struct ip_holder *h)
 	h->n = 0;
 }
 
-/* --- life ------------------------------------------------------------------------------------------------------------------------ */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 struct ip_pool *ip_pool_of(struct device *device)
 {

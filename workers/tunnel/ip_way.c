@@ -24,7 +24,7 @@ void ip_way_drop(struct ip_way *w, enum device_drop reason)
 	device_drop(w->device, reason);
 }
 
-/* --- packets that wait ------------------------------------------------------------------------------------------------------ */
+/* --- packets that wait -------------------------------------------------------------------------------------------- */
 
 static void park(struct ip_parked_list *list, const struct virtio_net_hdr *header, const uint8_t *packet, size_t length)
 {
@@ -50,7 +50,7 @@ static const struct virtio_net_hdr *header_of(const struct ip_parked *p)
 	return p->offload ? &p->header : NULL;
 }
 
-/* --- from the device --------------------------------------------------------------------------------------------------------- */
+/* --- from the device ---------------------------------------------------------------------------------------------- */
 
 static void into_tunnel(struct ip_way *w, const struct virtio_net_hdr *header, uint8_t *packet, size_t length,
                         const struct ip_packet *ip)
@@ -108,7 +108,7 @@ void ip_way_out(struct ip_way *w, const struct virtio_net_hdr *header, uint8_t *
 	}
 }
 
-/* --- from the tunnel ---------------------------------------------------------------------------------------------------------- */
+/* --- from the tunnel ---------------------------------------------------------------------------------------------- */
 
 void ip_way_reject(struct ip_way *w, struct ip_leg *leg, enum ip_icmp kind, uint32_t mtu, const uint8_t *packet, size_t length,
                    const struct ip_packet *ip)
@@ -200,7 +200,7 @@ void ip_way_in(struct ip_way *w, struct ip_leg *leg, const struct virtio_net_hdr
 	}
 }
 
-/* --- they may go on ------------------------------------------------------------------------------------------------------------ */
+/* --- they may go on ----------------------------------------------------------------------------------------------- */
 
 static void on_writable(struct device_port *port)
 {
@@ -240,7 +240,7 @@ static void on_decided(void *arg)
 		w->resume(w);
 }
 
-/* --- life ------------------------------------------------------------------------------------------------------------------------ */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 void ip_way_init(struct ip_way *w, struct device *device, void (*resume)(struct ip_way *way))
 {
