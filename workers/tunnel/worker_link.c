@@ -315,16 +315,3 @@ struct worker_links *worker_links_new(struct tunnel *tunnel)
 	}
 	return links;
 }
-
-/* Its connections are let go first: nothing of them may come after. */
-void worker_links_free(struct worker_links *links)
-{
-	for (unsigned i = 0; i < WORKERS_MAX; i++) {
-		struct link *link = &links->to[i];
-		while (!TAILQ_EMPTY(&link->waits))
-			wait_failed(TAILQ_FIRST(&link->waits));
-		event_free(link->event);
-	}
-	stats_free(links->stats);
-	free(links);
-}

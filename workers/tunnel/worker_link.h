@@ -11,8 +11,8 @@
 #include "workers/tunnel/tunnel.h"
 
 struct worker_links;
+/* One per worker, to the process' end. */
 struct worker_links *worker_links_new(struct tunnel *tunnel);
-void worker_links_free(struct worker_links *links);
 /* From the supervisor; owns fd. client: we open streams on it. */
 void worker_links_take(struct worker_links *links, unsigned index, bool client, int fd);
 /* The worker is to stop: nothing new comes by links; who needs one asks for one to the next worker. */
