@@ -84,7 +84,7 @@ FIELDS(timeout) = {
 	{"request", S_U32, W_DURATION, AT(config_timeout, request), .max = DAY, .preset = "0s",
 	 .doc = "Time for the whole request, all attempts. 0: no limit."},
 	{"idle", S_U32, W_DURATION, AT(config_timeout, idle), .max = DAY, .preset = "5m",
-	 .doc = "A flow on which nothing moves ends after this. 0: never."},
+	 .doc = "A flow on which nothing moves ends after this; not an IP tunnel. 0: never."},
 };
 static OBJECT(timeout, "timeout", config_timeout);
 
@@ -258,7 +258,8 @@ FIELDS(cluster) = {
 	{"idle_timeout", S_U32, W_DURATION, AT(config_cluster, idle_timeout), .max = DAY, .preset = "90s",
 	 .doc = "A pooled connection without flows is closed after this. 0: never."},
 	{"max_connections", S_U32, W_INT, AT(config_cluster, max_connections), .max = 1000000, .preset = "0",
-	 .doc = "Connections (carry udp: flows) per endpoint and tunnel worker. 0: 4 with h2, 65536 with udp, 1024 elsewhere."},
+	 .doc = "Connections (carry udp: flows) per endpoint and tunnel worker. "
+	        "0: 4 with h2, and 64 more for UDP and IP tunnels, 65536 with udp, 1024 elsewhere."},
 	{"max_streams", S_U32, W_INT, AT(config_cluster, max_streams), .min = 1, .max = 100000, .preset = "1000",
 	 .doc = "Streams of an HTTP/2 connection, below what the peer allows."},
 	{"ttl_min", S_U32, W_SECONDS, AT(config_cluster, ttl_min), .min = SECOND, .max = 7 * DAY, .preset = "5s",

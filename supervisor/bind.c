@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,6 +116,16 @@ static int make_transparent(const struct bind_address *a, int fd)
 	return setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, &one, sizeof(one));
 }
 
+/* What is accepted inherits it: a client that vanished without a word is gone after two minutes. */
+static void keep_alive(int fd)
+{
+	int one = 1, idle = 60, interval = 15, count = 4;
+	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+}
+
 static int new_socket(const struct bind_address *a)
 {
 	static const int datagram_buffer = 4 << 20;
@@ -126,8 +137,10 @@ static int new_socket(const struct bind_address *a)
 	if (a->datagrams)
 		setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &datagram_buffer, sizeof(datagram_buffer));
 	/* of UDP sockets with this option the last one would take all */
-	if (a->address.ss_family != AF_UNIX && !a->datagrams)
+	if (a->address.ss_family != AF_UNIX && !a->datagrams) {
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+		keep_alive(fd);
+	}
 	if (a->address.ss_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof(only));
 	return fd;

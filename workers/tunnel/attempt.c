@@ -153,7 +153,7 @@ static const char *kind_of_datagrams(const struct config_cluster *config, bool u
 	switch (config->carry) {
 	case CONFIG_H1:
 	case CONFIG_H2:
-		*kind = config->carry == CONFIG_H1 ? POOL_H1 : POOL_H2;
+		*kind = config->carry == CONFIG_H1 ? POOL_H1 : POOL_H2_DATAGRAMS;
 		return config->target ? "UDP and IP tunnels go on over HTTP to fixed endpoints only" : NULL;
 	case CONFIG_CARRY_UDP:
 		*kind = POOL_UDP;

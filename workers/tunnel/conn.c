@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <assert.h>
 #include <event2/event.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@
 #include "workers/tunnel/tls.h"
 
 #define CONNECT_TIMEOUT 5000
+#define LOSS_MS 10000              /* a path of datagrams without an acknowledgement */
 
 struct conn {
 	TAILQ_ENTRY(conn) link;
@@ -252,6 +254,18 @@ static void on_leg_gone(void *arg)
 
 /* --- making one ------------------------------------------------------------------------------------------------------- */
 
+/* Tunnels of datagrams go on over another connection: a path that carries nothing for so long is given up, where a byte stream
+ * would rather wait. */
+static void notice_loss(int fd)
+{
+	unsigned timeout = LOSS_MS;
+	int idle = LOSS_MS / 2000, interval = 1, count = LOSS_MS / 2000;
+	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+}
+
 static void on_dialled(void *arg, const struct dial_result *result)
 {
 	struct conn *c = arg;
@@ -279,7 +293,9 @@ static void on_dialled(void *arg, const struct dial_result *result)
 	struct transport *transport =
 		transport_new(tunnel->base, c->fd, ssl, TRANSPORT_CONNECTING, pool->kind == POOL_TCP ? &tcp_callbacks : NULL, c);
 	snprintf(authority, sizeof(authority), strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, pool->port ? pool->port : 443);
-	if (pool->kind == POOL_H2)
+	if (pool->kind == POOL_H2_DATAGRAMS)
+		notice_loss(c->fd);
+	if (pool_is_h2(pool->kind))
 		h2_client_authority(c->h2 = h2_client_new(tunnel, transport, config->max_streams, &h2_callbacks, c), authority);
 	else if (pool->kind == POOL_H1)
 		h1_client_authority(c->h1 = h1_client_new(tunnel, transport, &h1_callbacks, c), authority);
@@ -365,7 +381,7 @@ struct leg *conns_open(struct pool *pool, struct flow *flow, const char **addres
 {
 	static char dialled[64];
 	struct conn *c = NULL;
-	struct leg *leg = pool->kind == POOL_H2 ? open_h2(pool, flow, &c, error) : open_other(pool, flow, &c);
+	struct leg *leg = pool_is_h2(pool->kind) ? open_h2(pool, flow, &c, error) : open_other(pool, flow, &c);
 	if (!leg)
 		return NULL;
 	memcpy(dialled, c->address, sizeof(dialled));

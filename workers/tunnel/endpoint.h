@@ -17,7 +17,10 @@ struct cluster;
 struct health;
 
 /* How a connection is used. */
-enum pool_kind { POOL_TCP, POOL_H1, POOL_H2, POOL_UDP, POOL_KINDS };
+enum pool_kind { POOL_TCP, POOL_H1, POOL_H2, POOL_H2_DATAGRAMS, POOL_UDP, POOL_KINDS };
+
+/* UDP and IP tunnels have connections of their own, so that no bulk transfer stands before their packets. */
+static inline bool pool_is_h2(enum pool_kind kind) { return kind == POOL_H2 || kind == POOL_H2_DATAGRAMS; }
 
 struct endpoint {
 	struct cluster *cluster;

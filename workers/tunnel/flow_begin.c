@@ -378,10 +378,13 @@ static uint64_t request_deadline(const struct flow *flow)
 	return ms && !flow->tunnel_open ? flow->began + (uint64_t)ms * 1000 : 0;
 }
 
-/* UDP flows are ended by the leg that began them, and only then by whoever else is on their way. */
+/* UDP flows are ended by the leg that began them, and only then by whoever else is on their way. An IP tunnel is a link: it
+ * stays while its client end wants it, and holds an address meanwhile. */
 static uint64_t idle_deadline(const struct flow *flow)
 {
 	uint32_t ms = flow->decision ? flow->decision->timeout.idle : 0;
+	if (flow->tunnel_open && flow->protocol && strcmp(flow->protocol, "connect-ip") == 0)
+		return 0;
 	uint64_t grace = flow->tunnel_open && flow->protocol && strcmp(flow->protocol, "connect-udp") == 0 &&
 	                 !(flow->in && flow->in->ops->idle) ? IDLE_GRACE_US : 0;
 	return ms ? flow->last + (uint64_t)ms * 1000 + grace : 0;

@@ -8,6 +8,7 @@
 #include "workers/tunnel/conn.h"
 
 #define H2_CONNECTIONS 4             /* max_connections: 0 */
+#define H2_DATAGRAM_CONNECTIONS 64   /* with 1,000 streams each: what a UDP listener takes in */
 #define OTHER_CONNECTIONS 1024
 #define UDP_SOCKETS 65536
 #define ASK_AGAIN_US 5000000         /* a name that did not resolve */
@@ -107,7 +108,8 @@ static void trim_targets(struct cluster *cluster)
 
 struct pool *pool_for_target(struct cluster *cluster, enum pool_kind kind, const char *host, uint16_t port)
 {
-	static const char names[POOL_KINDS] = {[POOL_TCP] = 't', [POOL_H1] = '1', [POOL_H2] = '2', [POOL_UDP] = 'u'};
+	static const char names[POOL_KINDS] = {[POOL_TCP] = 't', [POOL_H1] = '1', [POOL_H2] = '2',
+		[POOL_H2_DATAGRAMS] = 'd', [POOL_UDP] = 'u'};
 	char key[300];
 	struct pool *pool;
 	const char *format_open = strchr(host, ':') ? "[" : "", *format_close = *format_open ? "]" : "";
@@ -130,8 +132,11 @@ struct pool *pool_for_target(struct cluster *cluster, enum pool_kind kind, const
 
 static unsigned connections_max(const struct pool *pool)
 {
+	static const unsigned presets[POOL_KINDS] = {
+		[POOL_TCP] = OTHER_CONNECTIONS, [POOL_H1] = OTHER_CONNECTIONS, [POOL_H2] = H2_CONNECTIONS,
+		[POOL_H2_DATAGRAMS] = H2_DATAGRAM_CONNECTIONS, [POOL_UDP] = UDP_SOCKETS};
 	unsigned max = pool->cluster->config->max_connections;
-	return max ? max : pool->kind == POOL_H2 ? H2_CONNECTIONS : pool->kind == POOL_UDP ? UDP_SOCKETS : OTHER_CONNECTIONS;
+	return max ? max : presets[pool->kind];
 }
 
 static unsigned usable(const struct pool *pool)
@@ -143,8 +148,8 @@ static unsigned usable(const struct pool *pool)
 static unsigned connecting_wanted(const struct pool *pool)
 {
 	unsigned streams = pool->cluster->config->max_streams;
-	if (pool->kind != POOL_H2 || streams == 0)
-		return pool->kind == POOL_H2 && pool->waiting > 0 ? 1 : pool->waiting;
+	if (!pool_is_h2(pool->kind) || streams == 0)
+		return pool_is_h2(pool->kind) && pool->waiting > 0 ? 1 : pool->waiting;
 	return pool->waiting / streams + (pool->waiting % streams > 0);
 }
 
@@ -209,7 +214,7 @@ void pool_leave(struct pool_waiter *waiter)
  * connection all do, unless another is there or on its way. */
 void pool_conn_failed(struct pool *pool, enum flow_error error, const char *detail)
 {
-	unsigned n = pool->kind != POOL_H2 ? 1 : usable(pool) > 0 ? 0 : pool->waiting;
+	unsigned n = !pool_is_h2(pool->kind) ? 1 : usable(pool) > 0 ? 0 : pool->waiting;
 	pool_hold(pool);
 	for (; n > 0 && pool->waiting > 0; n--) {
 		struct pool_waiter *waiter = TAILQ_FIRST(&pool->waiters);
@@ -222,7 +227,7 @@ void pool_conn_failed(struct pool *pool, enum flow_error error, const char *deta
 
 unsigned pool_load(const struct pool *pool)
 {
-	return pool->waiting + (pool->kind == POOL_H2 ? conns_streams(pool) : pool->in[CONN_BUSY]);
+	return pool->waiting + (pool_is_h2(pool->kind) ? conns_streams(pool) : pool->in[CONN_BUSY]);
 }
 
 /* --- ends -------------------------------------------------------------------------------------------------------- */
