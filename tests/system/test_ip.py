@@ -18,7 +18,7 @@ import hermes
 from capsules import DATAGRAM, IP, Reader, capsule, datagram, varint
 from hermes import wait_for
 from netlab import Lab, available, enter, ip
-from pairs import H2Client
+from pairs import H2Client, Upstream
 
 pytestmark = pytest.mark.skipif(not available(), reason="needs root and namespaces")
 
@@ -424,6 +424,52 @@ class Raw:
 
     def __exit__(self, *exc):
         self.close()
+
+
+def swapped(data):
+    """A UDP packet as its receiver would send it back. Its checksums stay right, since they are sums."""
+    return data[:12] + data[16:20] + data[12:16] + data[22:24] + data[20:22] + data[24:]
+
+
+def udp_right(data):
+    udp = data[20:]
+    pseudo = data[12:20] + struct.pack(">BBH", 0, 17, len(udp))
+    return checksum(data[:20]) == 0 and checksum(pseudo + udp + b"\0" * (len(udp) % 2)) == 0
+
+
+def test_a_far_end_of_another_kind(certs, session_tmp):
+    """It takes and gives ordinary packets: a UDP_SEGMENT run of a program is cut before it enters the tunnel."""
+    folder = session_tmp / "other"
+    folder.mkdir()
+    with Lab() as lab:
+        user = lab.namespace("user")
+        far = inside(user, lambda: Upstream("h2"))
+
+        def handler(exchange):
+            exchange.head(200, [("capsule-protocol", "?1")])
+            reader = Reader(exchange)
+            kind, value = reader.capsule()
+            far.said.put((kind, addresses(value)))
+            exchange.data(capsule(ASSIGN, value) + capsule(ROUTES, b"\x04" + bytes([10, 50, 0, 0, 10, 50, 0, 255, 0])))
+            while True:
+                data = reader.datagram()
+                far.said.put((len(data), udp_right(data)))
+                exchange.data(datagram(swapped(data)))
+        far.handler = handler
+        config = {**alice(certs, [{"prefix": "10.50.0.0/16"}]),
+                  "clusters": [{"name": "far", "carry": "h2", "endpoints": [f"127.0.0.1:{far.port}"]}], "routes": [{"cluster": "far"}]}
+        with hermes.Node("alice", config, folder, wrap=user.wrap) as node:
+            assert far.told()[0] == REQUEST
+            wait_for(lambda: device(node)["networks"][0]["routes"], message="routes")
+            assert not device(node)["networks"][0]["segments"]
+            s = inside(user, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            s.settimeout(10)
+            s.connect(("10.50.0.9", 9))
+            s.setsockopt(socket.IPPROTO_UDP, 103, 1000)              # UDP_SEGMENT
+            s.send(bytes(range(256)) * 18)                           # 4,608 bytes
+            assert [far.told() for _ in range(5)] == [(1028, True)] * 4 + [(636, True)]
+            assert b"".join(s.recv(2000) for _ in range(5)) == bytes(range(256)) * 18
+        far.stop()
 
 
 def test_another_implementation(world):
