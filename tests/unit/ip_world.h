@@ -44,6 +44,7 @@ static struct {
 	uint64_t now;
 	bool deny_packets;
 	unsigned asked;
+	char asked_for[64];           /* user and header `service` of the last question */
 	struct { void (*done)(void *arg, struct decision *decision); void *arg; } question;
 	bool ask_later;
 } world;
@@ -69,8 +70,10 @@ struct decision *ask_inner(struct ask *ask, const struct origin *origin, const c
                            const struct ask_inner *inner, struct ask_query **query,
                            void (*done)(void *arg, struct decision *decision), void *arg)
 {
-	(void)ask, (void)origin, (void)user, (void)request, (void)inner;
+	const char *service = head_get(request, "service");
+	(void)ask, (void)origin, (void)inner;
 	world.asked++;
+	snprintf(world.asked_for, sizeof(world.asked_for), "%s %s", user ? user : "-", service ? service : "-");
 	if (!world.ask_later)
 		return verdict();
 	world.question.done = done;

@@ -332,8 +332,11 @@ static void test_network_changes(void **state)
 
 static void test_network_policy(void **state)
 {
-	struct fake *f = network_open(false);
 	(void)state;
+	world.headers[0] = (struct config_pair){(char *)"user", (char *)"alice"};
+	world.headers[1] = (struct config_pair){(char *)"service", (char *)"files"};
+	world.networks[0].add_headers = (struct config_pairs){world.headers, 2};
+	struct fake *f = network_open(false);
 	look(f, true);
 	world.config.examines.ip = true;
 	world.ask_later = true;
@@ -342,6 +345,7 @@ static void test_network_policy(void **state)
 	look(f, true);
 	assert_int_equal(seen.packets, 0);
 	assert_int_equal(world.asked, 1);
+	assert_string_equal(world.asked_for, "alice files");
 	world.question.done(world.question.arg, verdict());
 	turn();
 	look(f, true);
@@ -355,6 +359,27 @@ static void test_network_policy(void **state)
 	assert_int_equal(seen.ip.icmp_type, 3);
 	assert_int_equal(seen.ip.icmp_code, 13);
 	assert_string_equal(got(0), "");
+}
+
+/* The flow ends while packets wait to be judged: the next one's table asks anew. */
+static void test_network_policy_over_flows(void **state)
+{
+	struct fake *f = network_open(false);
+	(void)state;
+	look(f, true);
+	world.config.examines.ip = true;
+	world.ask_later = true;
+	send_udp(0, "10.8.0.2", "10.0.0.1", 64, 100);
+	assert_int_equal(world.asked, 1);
+	fake_end(f, FLOW_TERMINATED);
+	while (!flow_at(0))
+		event_base_loop(world.base, EVLOOP_ONCE);
+	assert_int_equal(world.asked, 2);
+	fake_join(flow_at(0), true, false);
+	world.question.done(world.question.arg, verdict());
+	turn();
+	look(flow_at(0), true);
+	assert_int_equal(seen.packets, 1);
 }
 
 static void test_network_over_udp(void **state)
@@ -508,7 +533,8 @@ int main(void)
 		WORLD(test_network_backpressure), WORLD(test_network_segments), WORLD(test_network_routes),
 		WORLD(test_network_writes), WORLD(test_network_assigned), WORLD(test_network_asked_for_addresses),
 		WORLD(test_network_malformed), WORLD(test_network_tries_again), WORLD(test_network_changes),
-		WORLD(test_network_policy), WORLD(test_network_over_udp), WORLD(test_udp_runs),
+		WORLD(test_network_policy),
+		WORLD(test_network_policy_over_flows), WORLD(test_network_over_udp), WORLD(test_udp_runs),
 		WORLD(test_udp_runs_end), WORLD(test_both_ends),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

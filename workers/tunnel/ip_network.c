@@ -8,6 +8,7 @@
 
 #include "ipc/json.h"
 #include "ipc/log.h"
+#include "workers/tunnel/fields.h"
 #include "workers/tunnel/generation.h"
 #include "workers/tunnel/ip_network_internal.h"
 #include "workers/tunnel/ip_pool.h"
@@ -201,6 +202,24 @@ static const struct ip_leg_callbacks callbacks = {
 	.ready = on_ready, .finished = on_finished, .closed = on_closed, .release = on_release,
 };
 
+static const char *user_of(const struct ip_network *n)
+{
+	const struct config_pairs *headers = &n->settings->add_headers;
+	for (size_t i = 0; i < headers->n; i++)
+		if (strcmp(headers->v[i].name, "user") == 0)
+			return headers->v[i].value;
+	return NULL;
+}
+
+/* Policies see packets as those of the tunnel's request, with the headers that it will have. */
+static void police(struct ip_network *n, const struct head *request)
+{
+	struct head *whole = head_clone(request);
+	fields_apply(whole, &n->settings->add_headers, NULL);
+	ip_way_police(&n->way, &n->origin, user_of(n), whole);
+	head_free(whole);
+}
+
 static void begin(struct ip_network *n)
 {
 	const char *over = n->settings->over_udp.text;
@@ -217,7 +236,7 @@ static void begin(struct ip_network *n)
 	n->legs = n->next = l;
 	if (!n->current)
 		set_state(n, NETWORK_OPENING);
-	ip_way_police(&n->way, &n->origin, NULL, request);
+	police(n, request);
 	flow_new(n->tunnel, &n->origin, &l->leg.leg, request, false);   /* may have closed the leg already */
 }
 
@@ -350,14 +369,10 @@ unsigned ip_network_assigned(const struct ip_network *n, struct config_prefix *o
 void ip_network_json(const struct ip_network *n, struct json *j)
 {
 	char text[IP_TEXT];
-	const char *user = NULL;
-	for (size_t i = 0; i < n->settings->add_headers.n; i++)
-		if (strcmp(n->settings->add_headers.v[i].name, "user") == 0)
-			user = n->settings->add_headers.v[i].value;
 	json_object(j, NULL);
 	json_str(j, "prefix", n->text);
 	json_str(j, "state", state_name(n->state));
-	json_str(j, "user", user);
+	json_str(j, "user", user_of(n));
 	json_str(j, "protocol", n->settings->over_udp.text ? "connect-udp" : "connect-ip");
 	json_str(j, "error", n->error[0] ? n->error : NULL);
 	json_bool(j, "segments", n->current && n->current->leg.segments);

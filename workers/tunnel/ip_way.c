@@ -262,6 +262,8 @@ void ip_way_police(struct ip_way *w, const struct origin *origin, const char *us
 {
 	inner_flows_free(w->inner);
 	w->inner = inner_flows_new(w->device->all->tunnel, origin, user, request, on_decided, w);
+	if (w->parked)                  /* the questions that they waited for are withdrawn */
+		on_decided(w);
 	/* What the former table was asked about nobody would answer. */
 	try_again(w, &w->out, true);
 	try_again(w, &w->in, false);
