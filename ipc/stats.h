@@ -78,7 +78,10 @@ enum stats_scope { STATS_WORKER, STATS_LISTENER, STATS_CLUSTER, STATS_ROUTE, STA
 	S(WORKER, DROP_NO_ROUTE, counter, "worker_dropped_packets", "reason=\"no_route\"", stable, "IP packets dropped, by reason") \
 	S(WORKER, DROP_QUEUE_FULL, counter, "worker_dropped_packets", "reason=\"queue_full\"", stable, "IP packets dropped, by reason") \
 	S(WORKER, DROP_TOO_OLD, counter, "worker_dropped_packets", "reason=\"too_old\"", stable, "IP packets dropped, by reason")  \
-	S(WORKER, DROP_TOO_LONG, counter, "worker_dropped_packets", "reason=\"too_long\"", stable, "IP packets dropped, by reason")
+	S(WORKER, DROP_TOO_LONG, counter, "worker_dropped_packets", "reason=\"too_long\"", stable, "IP packets dropped, by reason")  \
+	S(WORKER, TUNNELS_RESUMED, counter, "worker_resumed_tunnels", "", stable, "UDP and IP tunnels that went on over another connection") \
+	S(WORKER, TUNNELS_MOVED, counter, "worker_moved_tunnels", "", stable, "UDP and IP tunnels that a change led elsewhere")   \
+	S(WORKER, TUNNELS_LOST, counter, "worker_lost_tunnels", "", stable, "UDP and IP tunnels given up after their connection was lost")
 
 enum stats_metric {
 #define S(SCOPE, ID, kind, family, labels, stability, help) STATS_##SCOPE##_##ID,

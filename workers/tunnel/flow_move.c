@@ -115,6 +115,7 @@ static uint64_t backoff(const struct going *g, unsigned most)
 static void give_up(struct flow *flow, const char *why)
 {
 	say(flow, "tunnel lost", why);
+	stats_add(flow->tunnel->self, STATS_WORKER_TUNNELS_LOST, 1);
 	flow->error = FLOW_TERMINATED;
 	snprintf(flow->detail, sizeof(flow->detail), "%s", why);
 	flow_end(flow, FLOW_TERMINATED, FLOW_TERMINATED);
@@ -229,6 +230,7 @@ static void change_over(struct flow *flow, const struct head *response)
 	flow_set_state(flow, FLOW_STATE_STREAMING);
 	g->resumed += resuming;
 	g->moved += !resuming;
+	stats_add(flow->tunnel->self, resuming ? STATS_WORKER_TUNNELS_RESUMED : STATS_WORKER_TUNNELS_MOVED, 1);
 	if (joined) {
 		go_on(flow, former, &told);
 	} else {

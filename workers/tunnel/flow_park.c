@@ -110,6 +110,7 @@ static void join(struct flow *flow, struct flow *joiner, const struct tunnel_hea
 	g->told = source_received(&g->from);
 	g->until = g->ack_at = 0;
 	g->resumed++;
+	stats_add(flow->tunnel->self, STATS_WORKER_TUNNELS_RESUMED, 1);
 	flow->join = (struct join){.segments = asked->segments};
 	struct tunnel_header told = {.present = true, .segments = true, .has_id = true, .joined = true, .received = g->told};
 	memcpy(told.id, g->id, sizeof(g->id));
