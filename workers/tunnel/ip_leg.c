@@ -310,6 +310,10 @@ static void receive(struct ip_leg *l, struct chunks *chunks)
 static bool leg_send(struct leg *base, struct chunks *chunks)
 {
 	struct ip_leg *l = (struct ip_leg *)base;
+	if (l->declined) {
+		chunks_clear(chunks);
+		return true;
+	}
 	l->refused = l->outstanding + l->batch.bytes > ANSWERS_MAX;
 	if (!l->joined || l->refused || l->paused || l->held.head)
 		return false;           /* not joined: what a client sends at once waits for our answer */
@@ -347,6 +351,7 @@ static void leg_head(struct leg *base, const struct head *head, bool end)
 {
 	struct ip_leg *l = (struct ip_leg *)base;
 	enter(l);
+	l->declined = head->status >= 300;
 	l->callbacks->head(l, head, end);
 	leave(l);
 }
@@ -368,7 +373,7 @@ static void leg_finish(struct leg *base, const struct head *trailers)
 	struct ip_leg *l = (struct ip_leg *)base;
 	(void)trailers;
 	enter(l);
-	if (!capsule_read_end(&l->reader) && !l->abort) {
+	if (!l->declined && !capsule_read_end(&l->reader) && !l->abort) {
 		l->abort = "the stream ends inside a capsule";   /* RFC 9297 3.3 */
 		ip_leg_wake(l);
 	}

@@ -35,6 +35,7 @@ struct ip_leg {
 	struct device *device;        /* a reference */
 	bool udp;                     /* packets as payload of CONNECT-UDP: no addresses, segments are runs of datagrams */
 	bool joined, segments;
+	bool declined;                /* the answer was no: what follows is its body, for nobody */
 	bool ended;                   /* we said so */
 	bool paused, giving, refused, closed;
 	bool wanted;                  /* its owner has more to put than there was room for */
