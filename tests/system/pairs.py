@@ -5,6 +5,7 @@
 
 Strict where a proxy could be sloppy: Cut is raised where a message does not end as it should."""
 import base64
+import contextlib
 import hashlib
 import os
 import queue
@@ -117,7 +118,8 @@ class H1(Message):
         if self.out == "chunked":
             self._send(b"0\r\n" + "".join(f"{n}: {v}\r\n" for n, v in trailers).encode() + b"\r\n")
         elif self.out in ("tunnel", "close"):
-            self.sock.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):   # the other side may be gone already
+                self.sock.shutdown(socket.SHUT_WR)
 
     def reset(self):
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
