@@ -8,7 +8,9 @@ import pytest
 
 import hermes
 import servers
+from capsules import IP, udp_path
 from hermes import curl
+from pairs import H1Client, H2Client
 from rawh2 import CONTINUATION, END_HEADERS, END_STREAM, H2, HEADERS, Watch, frame, sanitizer_small_quarantine, window
 
 
@@ -234,6 +236,11 @@ def test_loop_over_three_hops(session_tmp, certs, target, watch):
         assert "proxy_loop_detected" in answer.headers.get("proxy-status", ""), answer
         tunnel = curl("http://x/", "-p", proxy=f"127.0.0.1:{ports[0]}")
         assert b"508" in tunnel.blocks[0].encode() if tunnel.blocks else tunnel.exit == 56, tunnel
+        for path, protocol in (udp_path("x", 53), "connect-udp"), (IP + "*/*/", "connect-ip"):
+            for client in H1Client, H2Client:
+                call = client(ports[0]).request("CONNECT", "x", path, protocol=protocol).response()
+                assert call.status == 508 and "proxy_loop_detected" in call.get("proxy-status"), (call.status, call.headers)
+                call.close()
     finally:
         for node in nodes:
             node.stop()

@@ -135,6 +135,25 @@ def test_empty_and_large_datagrams(pair):
             assert ask(s, data) == data, size
 
 
+def test_an_answer_that_does_not_fit_is_dropped(node, certs):
+    """What comes by IPv6 may be longer than IPv4 carries: it is dropped and counted, and the tunnel lives."""
+    port, overlay = free_port(DGRAM), free_port()
+
+    def answer(data, _):
+        return [b"x" * 65520, data] if data == b"too much" else data
+    with UdpServer(answer, "::1") as server:
+        far = inner(certs, overlay, 1)
+        far["clusters"][-1]["endpoints"] = [f"[::1]:{server.port}"]
+        node("ingress", far)
+        near = node("alice", outer(certs, port, overlay))
+        with client(port) as s:
+            assert ask(s, b"one") == b"one"
+            assert ask(s, b"too much") == b"too much"
+            assert ask(s, b"two") == b"two"
+            wait_for(lambda: drops(near) == {"too_long": 1}, message="the datagram is counted")
+        assert len(server.peers) == 1           # the same tunnel
+
+
 def test_boundaries_are_kept(pair):
     """Datagrams of many sizes at once come back each as it was, in order."""
     with client(pair.port) as s:

@@ -266,6 +266,21 @@ static void test_pool(void **state)
 	ip_pool_release(&c);
 }
 
+/* A router says that it cannot send on what 10.8.0.7 sent to that address. */
+static void send_error_about(const char *destination)
+{
+	uint8_t packet[256], error[IP_ICMP_MAX];
+	struct in6_addr router = address("10.0.0.254");       /* inside both scopes, the narrow one's by chance */
+	struct ip_packet ip;
+	size_t length = make_packet(packet, "10.8.0.7", destination, 64, 60);
+	assert_null(ip_parse(packet, length, &ip));
+	length = ip_icmp_error(error, IP_NO_ROUTE, 0, packet, length, &ip, &router);
+	assert_true(length > 0);
+	holder_of_packet = NULL;
+	kernel_sends(1, NULL, error, length);
+	turn();
+}
+
 static void test_pool_shared(void **state)
 {
 	struct device *d = (world_commit(), device_find(world.tunnel.devices, "hermes1"));
@@ -284,6 +299,10 @@ static void test_pool_shared(void **state)
 	send_udp(1, "10.0.0.1", "10.8.0.7", 64, 60);
 	assert_string_equal(holder_of_packet, "a");
 	send_udp(1, "10.1.0.1", "10.8.0.7", 64, 60);
+	assert_string_equal(holder_of_packet, "b");
+	send_error_about("10.0.0.1");
+	assert_string_equal(holder_of_packet, "a");
+	send_error_about("10.1.0.1");             /* not the narrow tunnel's packet */
 	assert_string_equal(holder_of_packet, "b");
 	ip_pool_release(&a);
 	send_udp(1, "10.0.0.1", "10.8.0.7", 64, 60);

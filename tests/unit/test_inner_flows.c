@@ -455,6 +455,11 @@ static void fragments_follow_the_first(void **state)
 	assert_int_equal(check(&f2), INNER_ALLOW);
 	assert_int_equal(check(&g2), INNER_DENY);
 	assert_int_equal(check(&unknown), INNER_DENY);
+	ssh = fragment(&ssh, 7, true);                  /* overlaps the allowed one's beginning: what follows is judged by it */
+	assert_int_equal(check(&ssh), INNER_DENY);
+	assert_int_equal(check(&f2), INNER_DENY);
+	assert_int_equal(check(&f1), INNER_ALLOW);
+	assert_int_equal(check(&f2), INNER_ALLOW);
 	t.now += 5 * SECOND;
 	assert_int_equal(check(&f2), INNER_DENY);
 	assert_int_equal(t.asked, 2);

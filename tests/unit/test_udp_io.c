@@ -34,6 +34,30 @@ static int make_socket(int family, unsigned flags, struct sockaddr_storage *at)
 	return fd;
 }
 
+static int option(int fd, int level, int name)
+{
+	int value = -1;
+	socklen_t size = sizeof(value);
+	assert_int_equal(getsockopt(fd, level, name, &value, &size), 0);
+	return value;
+}
+
+/* RFC 9298 7, 7.1: packets are never cut on the way, and not marked as if their sender knew ECN. */
+static void never_cut_and_not_ect(void **state)
+{
+	struct sockaddr_storage at;
+	(void)state;
+	int fd = make_socket(AF_INET, UDP_CONNECTED, &at);
+	assert_int_equal(option(fd, IPPROTO_IP, IP_MTU_DISCOVER), IP_PMTUDISC_DO);
+	assert_int_equal(option(fd, IPPROTO_IP, IP_TOS) & 3, 0);
+	close(fd);
+	fd = make_socket(AF_INET6, UDP_CONNECTED, &at);
+	assert_int_equal(option(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER), IPV6_PMTUDISC_DO);
+	assert_int_equal(option(fd, IPPROTO_IPV6, IPV6_TCLASS) & 3, 0);
+	assert_int_equal(option(fd, IPPROTO_IP, IP_MTU_DISCOVER), IP_PMTUDISC_DO);      /* mapped addresses */
+	close(fd);
+}
+
 static socklen_t address_size(const struct sockaddr_storage *at)
 {
 	return at->ss_family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6);
@@ -341,6 +365,7 @@ int main(void)
 		cmocka_unit_test(what_the_socket_had_no_room_for_is_told),
 		cmocka_unit_test(unreachable_is_told_once),
 		cmocka_unit_test(answers_leave_from_the_address_that_was_asked),
+		cmocka_unit_test(never_cut_and_not_ect),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -68,15 +68,17 @@ static int fit(const struct config_prefixes *scope, const struct in6_addr *sourc
 	return best;
 }
 
-/* A packet to the address: of several tunnels the one whose scope contains its source most closely. */
+/* A packet to the address: of several tunnels the one whose scope contains its source most closely; of an ICMP error, which any
+ * router may send, where the packet that it is about went (RFC 9484 11). */
 static void on_packet(struct device_port *port, const struct virtio_net_hdr *header, uint8_t *packet, size_t length,
                       const struct ip_packet *ip)
 {
 	struct lease *l = (struct lease *)((char *)port - offsetof(struct lease, port));
 	struct ip_hold *chosen = l->holds;
-	int best = chosen && chosen->next ? fit(chosen->holder->scope, &ip->source) : 0;
+	const struct in6_addr *peer = ip->quoted.present ? &ip->quoted.destination : &ip->source;
+	int best = chosen && chosen->next ? fit(chosen->holder->scope, peer) : 0;
 	for (struct ip_hold *h = chosen ? chosen->next : NULL; h; h = h->next) {
-		int n = fit(h->holder->scope, &ip->source);
+		int n = fit(h->holder->scope, peer);
 		if (n > best) {
 			best = n;
 			chosen = h;
