@@ -175,7 +175,7 @@ class H1Client(H1):
             if informational:
                 return self
         if self.status == 101:
-            assert self.protocol and self.get("upgrade").lower() == self.protocol, self.headers
+            assert self.protocol and self.get("upgrade").lower() == self.protocol.lower(), self.headers
             assert self.get("connection").lower() == "upgrade", self.headers
             if self.protocol == "websocket":
                 assert self.get("sec-websocket-accept") == accept_key(self.key), self.headers

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """CONNECT-UDP (RFC 9298) with raw ends: HTTP/1.1 and HTTP/2 clients, one node that ends the tunnel, and another before it
 that passes it on over either version; and raw next hops, for what a node says and believes as a client."""
+import contextlib
 import itertools
 import queue
 import socket
@@ -104,6 +105,13 @@ class Tunnel:
 
     def __exit__(self, *exc):
         self.close()
+
+
+@contextlib.contextmanager
+def h2_call(world, way, path, protocol):
+    call = H2Client(world.front)
+    yield call.request("CONNECT", "proxy.example", path, [("x-way", way)], protocol=protocol).response()
+    call.close()
 
 
 def tunnel(world, client, way, server, **how):
@@ -369,6 +377,33 @@ raw_ways = pytest.mark.parametrize("version", CLIENTS)
 def through(world, client, version, handler, host="target.example", port=53, **how):
     world.upstreams[version].handler = handler
     return Tunnel(world, client, f"raw-{version}", udp_path(host, port), **how)
+
+
+@both
+@all_ways
+@pytest.mark.parametrize("protocol", ["Connect-UDP", "CONNECT-UDP"])
+def test_protocols_in_any_case(world, echo, client, way, protocol):
+    """RFC 9110 7.8. The target is that of the path then, which is what policies see, whatever :authority says."""
+    with tunnel(world, client, way, echo, protocol=protocol) as t:
+        t.works()
+    path = udp_path(echo.host, echo.port)
+    assert refused(world, client, way, path, protocol, [("x-end", "shut")])[0] == 403
+    assert refused(world, client, way, path + "x", protocol)[0] == 400
+
+
+def test_unknown_protocols_stay_what_they_are(world):
+    """Over HTTP/2 they are passed on, and end where nobody speaks them."""
+    up = world.upstreams["h2"]
+
+    def handler(exchange):
+        up.said.put((exchange.protocol, exchange.path))
+        exchange.head(200)
+        exchange.end()
+    up.handler = handler
+    with h2_call(world, "raw-h2", "/x", "strange") as call:
+        assert up.told() == ("strange", "/x") and call.status == 200
+    with h2_call(world, "over-h2", "/x", "strange") as call:
+        assert call.status in (501, 503) and call.get("proxy-status").startswith("ingress; error=")
 
 
 @both

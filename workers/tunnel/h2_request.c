@@ -47,6 +47,17 @@ static int take_content_length(struct head *head)
 	return 0;
 }
 
+/* An upgrade token in our own spelling where we know it: its case does not matter (RFC 9110 7.8), and what we took for another
+ * protocol, or for one, must not become a known one to the next hop, where it may stand in the list that Upgrade is. NULL: none. */
+static const char *protocol(const char *text)
+{
+	static const char *const known[] = {"websocket", "connect-udp", "connect-ip"};
+	for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
+		if (strcasecmp(text, known[i]) == 0)
+			return known[i];
+	return h1_is_token(text, strlen(text)) ? text : NULL;
+}
+
 static const char *check(struct head *head)
 {
 	const char *host = head_get(head, "host"), *why = NULL;
@@ -63,6 +74,8 @@ static const char *check(struct head *head)
 	head_remove(head, "host");
 	if (head->protocol && !connect)
 		return ":protocol is for CONNECT only";
+	if (head->protocol && !(head->protocol = protocol(head->protocol)))
+		return ":protocol is no token";
 	if (connect && !head->protocol)
 		return head->path || head->scheme ? "CONNECT carries neither :path nor :scheme" : NULL;
 	if (!head->scheme || (strcmp(head->scheme, "http") != 0 && strcmp(head->scheme, "https") != 0))
