@@ -3,7 +3,7 @@
 # make check: unit tests, fuzz targets for a short time each, system tests; all under sanitizers. Everything runs whatever
 # failed before; the last line sums it up: N passed, N failed, N skipped.
 #   run.sh [unit|fuzz|system|leaks]...     default: all
-#   FUZZ_SECONDS  per fuzz target (10; 0: none)     PYTEST  further arguments, e.g. "-k socks"
+#   FUZZ_SECONDS  per fuzz target (6; 0: none)     PYTEST  further arguments, e.g. "-k socks"
 #   FUZZ_SEED     of libFuzzer (1): with the same seed and the same program the same inputs come in the same order, so that
 #                 what one run finds the next one finds again; another number looks elsewhere
 set -u
@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 out=build/check
 san=build/san
 PYTHON=${PYTHON:-/usr/bin/python3}
-FUZZ_SECONDS=${FUZZ_SECONDS:-10}
+FUZZ_SECONDS=${FUZZ_SECONDS:-6}
 FUZZ_SEED=${FUZZ_SEED:-1}
 passed=0 failed=0 skipped=0 skips=() failures=() fuzz_failures=()
 mkdir -p $out
