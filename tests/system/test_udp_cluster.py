@@ -15,6 +15,7 @@ import netlab
 import pairs
 from backends import NameServer
 from hermes import wait_for
+from test_targets import ODD, REFUSED
 
 LONGEST = 65507                       # of IPv4 over loopback
 
@@ -158,8 +159,10 @@ def node(session_tmp, target, names):
             {"name": "fixed", "carry": "udp", "endpoints": [f"127.0.0.1:{target.port}"]},
             {"name": "tcp", "carry": "tcp", "endpoints": ["127.0.0.1:9"]},
             {"name": "http", "carry": "h2", "endpoints": "target"},
+            {"name": "public", "carry": "udp", "endpoints": "target"},
+            {"name": "brief", "carry": "udp", "endpoints": "target", "allow_targets": ["loopback"], "ttl_min": "1s", "ttl_max": "1s"},
         ],
-        "routes": [route("FIXED", "fixed"), route("TCP", "tcp"), route("HTTP", "http"), {"match": {}, "cluster": "anywhere"}],
+        "routes": [*({"match": {"headers": {"x-to": name}}, "cluster": name} for name in ("public", "brief")), route("FIXED", "fixed"), route("TCP", "tcp"), route("HTTP", "http"), {"match": {}, "cluster": "anywhere"}],
         "telemetry": {"access_log": [{"to": str(folder / "access.log"), "format": "json"}]},
     }
     with hermes.Node("end", config, folder, wrap=wrap) as n:
@@ -291,6 +294,34 @@ def test_names_are_resolved_here(node, target, names):
     for host, status, token in (("none.test", 502, "dns_error"), ("inside.test", 403, "destination_ip_prohibited")):
         with UdpTunnel(node.port, host, target.port) as t:
             assert t.status == status and token in t.header("proxy-status"), t.http.headers
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a resolv.conf of its own")
+def test_rebinding(node, target, names):
+    """The address that was checked is the one that datagrams go to, and each tunnel's is checked anew."""
+    names.records["rebind.test"] = ["127.0.0.1"]
+    brief = [("x-to", "brief")]
+    with UdpTunnel(node.port, "rebind.test", target.port, headers=brief) as living:
+        assert living.ask(b"checked") == b"checked"
+        names.records["rebind.test"] = ["169.254.169.254"]
+
+        def refused():
+            with UdpTunnel(node.port, "rebind.test", target.port, headers=brief) as t:
+                return t.status == 403 and "destination_ip_prohibited" in t.header("proxy-status")
+        wait_for(refused, message="the new address refused")
+        assert living.ask(b"still there") == b"still there"
+
+
+def test_targets_in_every_spelling(node, target):
+    """What is not public is not reached, however it is written; the same addresses as in test_targets.py."""
+    seen = len(target.got)
+    for host in REFUSED:
+        with UdpTunnel(node.port, host.strip("[]"), target.port, headers=[("x-to", "public")]) as t:
+            assert t.status == 403 and "destination_ip_prohibited" in t.header("proxy-status"), (host, t.http.headers)
+    for host in ODD:
+        with UdpTunnel(node.port, host.strip("[]"), target.port, headers=[("x-to", "public")]) as t:
+            assert t.status in (400, 403), (host, t.http.headers)
+    assert len(target.got) == seen
 
 
 @both

@@ -254,6 +254,29 @@ def test_same_client_two_addresses(node, certs):
 
 # --- refusals -----------------------------------------------------------------------------------------------------------------
 
+def test_a_node_between_ends_one_tunnel_and_opens_another(node, certs):
+    """Its datagrams are plain in between: from a UDP cluster into a UDP listener of the same node."""
+    port, between = free_port(DGRAM), free_port(DGRAM)
+    first, second = free_port(), free_port()
+    with UdpServer() as server:
+        node("exit", {**inner(certs, second, server.port), "node": {"name": "exit", "domain": "example.net"},
+                      "identity": certs.identity("exit")})
+        middle = inner(certs, first, between)
+        middle["listeners"].append({"name": "again", "address": f"127.0.0.1:{between}", "accept": "udp", "target": "ECHO:9",
+                                    "add_headers": {"user": "bob"}})
+        middle["clusters"].append({"name": "exit", "carry": "h2", "tls": {"server_name": "exit.example.net"},
+                                   "endpoints": [f"127.0.0.1:{second}"]})
+        middle["routes"].insert(0, {"match": {"listener": "again"}, "cluster": "exit"})
+        middle = node("ingress", middle)
+        node("alice", outer(certs, port, first))
+        with client(port) as a, client(port) as b:
+            for i in range(20):
+                assert ask(a, b"a%d" % i) == b"a%d" % i and ask(b, b"b%d" % i * 300) == b"b%d" % i * 300
+            users = sorted((f["listener"], f["user"]) for f in udp_flows(middle))
+            assert users == [("again", "bob")] * 2 + [("from-nodes", "alice")] * 2
+        assert len(server.peers) == 2
+
+
 def test_denied(node, certs):
     """A refusal is remembered for a second: a flood asks no storm of questions."""
     port, overlay = free_port(DGRAM), free_port()
