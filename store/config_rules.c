@@ -51,6 +51,18 @@ static void finish_ip(struct config_parser *p, void *base, const struct yaml_nod
 		config_error(p, at(node, "port"), "this protocol has no ports; expected protocol: tcp, udp, sctp or none");
 }
 
+static void finish_match(struct config_parser *p, void *base, const struct yaml_node *node)
+{
+	const struct config_match *m = base;
+
+	for (size_t i = 0; i < m->methods.n; i++)
+		if (!strncasecmp(m->methods.v[i], "connect", 7) && strncmp(m->methods.v[i], "CONNECT", 7)) {
+			size_t mark = config_enter(p, "method");
+			config_warning(p, at(node, "method"), "methods are compared with case, and \"%.80s\" is none that comes", m->methods.v[i]);
+			config_leave(p, mark);
+		}
+}
+
 static void finish_retry(struct config_parser *p, void *base, const struct yaml_node *node)
 {
 	const struct config_retry *retry = base;
@@ -257,6 +269,8 @@ static void finish_rule(struct config_parser *p, void *base, const struct yaml_n
 		             allow ? "both allow and deny" : "neither allow nor deny");
 	if (!rule->allow && rule->add_headers.n)
 		config_error(p, at(node, "add_headers"), "a rule that denies adds no headers; expected none");
+	if (rule->match.ip.present && rule->add_headers.n)
+		config_warning(p, at(node, "add_headers"), "packets have no headers: nothing is added");
 }
 
 static void finish_authorizer(struct config_parser *p, void *base, const struct yaml_node *node)
@@ -294,7 +308,7 @@ void config_finish(struct config_parser *p, const struct config_object *object, 
 		const char *name;                 /* of the object */
 		void (*finish)(struct config_parser *, void *, const struct yaml_node *);
 	} all[] = {
-		{"tls", finish_tls}, {"peer", finish_peer}, {"ip condition", finish_ip}, {"retry", finish_retry},
+		{"tls", finish_tls}, {"peer", finish_peer}, {"ip condition", finish_ip}, {"match", finish_match}, {"retry", finish_retry},
 		{"listener", finish_listener}, {"cluster", finish_cluster}, {"health check", finish_health_check},
 		{"address space", finish_space}, {"rule", finish_rule}, {"authorizer", finish_authorizer}, {"user", finish_user},
 		{"access log", finish_log}, {"tunnel", config_finish_tunnel},

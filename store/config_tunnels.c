@@ -111,6 +111,9 @@ void config_finish_tunnel(struct config_parser *p, void *base, const struct yaml
 
 	check_name(p, t->name, at(node, "name"));
 	check_networks(p, t, node);
+	if (t->n_networks && !t->assigned && !t->addresses.n)
+		config_warning(p, node, "no addresses: packets bear another interface's, which a far end drops; expected addresses: assigned, "
+		                        "or a list");
 	if (t->exclude.n)
 		check_exclude(p, t, at(node, "exclude"));
 }

@@ -271,12 +271,25 @@ static int trace_all(struct trace *t, json_t *hops, json_t **last)
 	return admin_error("%s is more than %u hops away", t->target, t->max_hops);
 }
 
+/* A prefix is the target of an IP tunnel. */
+static void as_packets(struct trace *t)
+{
+	for (size_t i = 0; i < t->n_words; i += 2)
+		if (strcmp(t->words[i], "--method") == 0)
+			return;
+	if (!strchr(t->target, '/') || strstr(t->target, "://") || t->n_words + 2 > WORDS_MAX - 4)
+		return;
+	t->words[t->n_words++] = "--method";
+	t->words[t->n_words++] = "CONNECT-IP";
+}
+
 int admin_traceroute(const struct admin_call *call)
 {
 	struct trace t = {.count = 3, .max_hops = 16};
 	int status = begin(&t, call);
 	if (status)
 		return status;
+	as_packets(&t);
 	json_t *hops = json_array(), *last = NULL;
 	status = trace_all(&t, hops, &last);
 	if (status == 2 || !json_array_size(hops)) {

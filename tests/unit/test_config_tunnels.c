@@ -162,10 +162,15 @@ static void test_tunnels(void **state)
 static void test_warnings(void **state)
 {
 	static const struct { const char *text, *warning; } all[] = {
-		{NODE "tunnels: [{name: a, networks: [{prefix: 10.0.0.0/8}]},\n  {name: b, networks: [{prefix: ::/0}, {prefix: 10.0.0.0/8}]}]\n",
+		{NODE "tunnels: [{name: a, addresses: assigned, networks: [{prefix: 10.0.0.0/8}]},\n"
+		 "  {name: b, networks: [{prefix: ::/0}, {prefix: 10.0.0.0/8}], addresses: assigned}]\n",
 		 "t:3:40: tunnels[1].networks[1]: the prefix also leads into a (tunnels[0])"},
-		{NODE "tunnels: [{name: a, networks: [{prefix: 10.0.0.0/8}], exclude: [10.1.0.0/16, 11.0.0.0/8]}]\n",
-		 "t:2:78: tunnels[0].exclude: lies in none of networks"},
+		{NODE "tunnels: [{name: a, networks: [{prefix: 10.0.0.0/8}], exclude: [10.1.0.0/16, 11.0.0.0/8],\n"
+		 "  addresses: assigned}]\n", "t:2:78: tunnels[0].exclude: lies in none of networks"},
+		{NODE "tunnels:\n  - {name: a, networks: [{prefix: 10.0.0.0/8}]}\n", "t:3:5: tunnels[0]: no addresses: "},
+		{NODE "policies:\n  - name: p\n    rules: [{allow: {ip: {protocol: tcp}}, add_headers: {a: b}}]\n",
+		 "policies[0].rules[0]: packets have no headers"},
+		{NODE "clusters: [{name: c, carry: udp, endpoints: target}]\nroutes: [{cluster: c, match: {method: connect-udp}}]\n", "routes[0].match.method: methods are compared with case"},
 	};
 
 	(void)state;

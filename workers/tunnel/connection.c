@@ -101,6 +101,17 @@ void connections_commit(void)
 	}
 }
 
+/* For the operator: what to look at. */
+static const char *refusal(const struct connection *c)
+{
+	const char *own = c->bound->generation->config->domain;
+	if (!c->peer[0] || (!c->domain[0] && c->bound->base.config->n_peers == 0))
+		return "its certificate names no node: it needs URI:hermes://DOMAIN/node/NAME";
+	if (c->bound->base.config->n_peers > 0)
+		return "it is none of the listener's peers";
+	return own ? "another domain, and the listener names no peers" : "this node has no domain, and the listener names no peers";
+}
+
 /* False: refused, c is gone. */
 static bool identify(struct connection *c)
 {
@@ -117,8 +128,8 @@ static bool identify(struct connection *c)
 		c->origin.peer = c->peer;
 		return true;
 	}
-	log_warn("peer refused", "listener=%s source=%s peer=%s domain=%s", c->bound->base.name, c->origin.source_text,
-	         log_value(c->peer), log_value(c->domain));
+	log_warn("peer refused", "listener=%s source=%s peer=%s domain=%s reason=%s", c->bound->base.name, c->origin.source_text,
+	         log_value(c->peer), log_value(c->domain), log_value(refusal(c)));
 	stats_add(c->bound->base.stats, STATS_LISTENER_HANDSHAKE_FAILURES, 1);
 	refuse(c, false);
 	return false;
