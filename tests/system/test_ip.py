@@ -294,7 +294,9 @@ def test_one_address_two_servers(certs, session_tmp):
 
         def start(name, config, namespace):
             base = {"node": {"name": name, "domain": "example.net"}, "identity": certs.identity(name)}
-            nodes.append(hermes.Node(name, {**base, **config}, folder, wrap=namespace.wrap))
+            config = {**base, **config}
+            nodes.append(hermes.Node(name, config, folder, wrap=namespace.wrap))
+            return config
 
         for i, server in enumerate(servers, 1):
             start(f"server{i}", {
@@ -305,7 +307,7 @@ def test_one_address_two_servers(certs, session_tmp):
                 "routes": [{"match": {"method": "CONNECT-IP", "headers": {"ipaddress": "10.0.0.1"}}, "cluster": "here"}]}, server)
             s = inside(server, lambda: socket.create_server(("10.0.0.1", 80)))
             threading.Thread(target=say, args=(s, b"%d" % i), daemon=True).start()
-        start("core", {
+        core_config = start("core", {
             "listeners": [{"name": "from-nodes", "address": "0.0.0.0:8443", "accept": "overlay"}],
             "clusters": [{"name": f"server{i}", "carry": "h2", "tls": {"server_name": f"server{i}.example.net"},
                           "endpoints": [f"10.9.1{i}.2:8443"]} for i in (1, 2)],
@@ -324,8 +326,41 @@ def test_one_address_two_servers(certs, session_tmp):
             assert s.recv(10) == b"%d" % i
             network = device(nodes[2 + i])["networks"][0]
             assert network["user"] == f"user{i}" and network["assigned"] == ["10.8.0.2/32"], network
+
+        # user 2's server moves while packets pass: none is lost or doubled
+        nodes.pop(3).stop()                          # user 1, who holds the same address at server 1
+        p = subprocess.Popen(users[1].wrap(["ping", "-n", "-i", "0.01", "-c", "300", "-W", "5", "10.0.0.1"]), stdout=subprocess.PIPE,
+                             text=True)
+        time.sleep(0.7)
+        core_config["address_spaces"][1]["prefixes"] = {"10.0.0.1/32": {"cluster": "server1"}}
+        nodes[2].reload(core_config)
+        out = p.communicate(timeout=60)[0]
+        assert "300 packets transmitted, 300 received" in out and "DUP" not in out, out[-300:]
+        s = inside(users[1], lambda: socket.create_connection(("10.0.0.1", 80), 10))
+        assert s.recv(10) == b"1"
         for node in reversed(nodes):
             node.stop()
+
+
+def test_a_far_end_that_comes_later(certs, session_tmp):
+    """A tunnel that is refused is tried again: by a node that finds nobody at first, and by one whom the far end's policy refuses."""
+    folder = session_tmp / "later"
+    folder.mkdir()
+    with Lab() as lab:
+        user, there = lab.namespace("user"), lab.namespace("exit")
+        lab.link(user, "10.79.0.1/24", there, "10.79.0.2/24")
+        near = hermes.Node("alice", alice(certs), folder, wrap=user.wrap)
+        wait_for(lambda: "refused" in (device(near)["networks"][0]["error"] or ""), 20, message="a refusal")
+        config = ingress(certs)
+        no = {"policies": [{"name": "nobody", "match": {"method": "CONNECT-IP"}, "default": "deny"}]}
+        far = hermes.Node("ingress", {**config, **no}, folder, wrap=there.wrap)
+        wait_for(lambda: "status 403" in (device(near)["networks"][0]["error"] or ""), 20, message="the policy's refusal")
+        far.write(config)
+        far.admin("config", "apply", far.config_file)
+        wait_for(lambda: all(n["state"] == "OPEN" for n in device(near)["networks"]), 30,
+                 message="tunnels that opened after all")
+        near.stop()
+        far.stop()
 
 
 # --- changes -------------------------------------------------------------------------------------------------------------------
