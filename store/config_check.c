@@ -87,6 +87,22 @@ static void check_cluster(struct config_parser *p, const struct config *c, const
 	}
 }
 
+#define UDP_IDLE_MIN 120000u          /* ms (RFC 9298 3.1) */
+
+static void check_idle(struct config_parser *p, const struct config_route *r, const struct yaml_node *node)
+{
+	const struct yaml_node *timeout = config_find(node, "timeout"), *at = timeout ? config_find(timeout, "idle") : NULL;
+	bool udp = false;
+
+	for (size_t i = 0; i < r->match.methods.n; i++)
+		udp |= !strcmp(r->match.methods.v[i], "CONNECT-UDP");
+	if (udp && at && r->timeout.idle && r->timeout.idle < UDP_IDLE_MIN) {
+		size_t mark = config_enter(p, "timeout.idle");
+		config_warning(p, at, "UDP tunnels that idle should live for 2m at least: programs do not notice that they are gone");
+		config_leave(p, mark);
+	}
+}
+
 static void check_routes(struct config_parser *p, const struct config *c, const struct yaml_node *list)
 {
 	size_t i = 0;
@@ -95,6 +111,7 @@ static void check_routes(struct config_parser *p, const struct config *c, const 
 		size_t mark = config_enter(p, "routes");
 		config_enter_index(p, i);
 		check_cluster(p, c, c->routes[i].cluster, k);
+		check_idle(p, &c->routes[i], k);
 		config_leave(p, mark);
 	}
 }

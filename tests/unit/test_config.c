@@ -224,6 +224,33 @@ static void test_faults(void **state)
 	assert_int_equal(wrong, 0);
 }
 
+/* RFC 9298 3.1: UDP tunnels live for two minutes at least, unless somebody insists. */
+static void test_idle_udp(void **state)
+{
+	static const struct { const char *route; uint32_t idle; const char *warning; } all[] = {
+		{"{}", 300000, NULL}, {"{match: {method: CONNECT-UDP}}", 300000, NULL},
+		{"{match: {method: CONNECT-UDP}, timeout: {idle: 2m}}", 120000, NULL},
+		{"{match: {method: CONNECT-UDP}, timeout: {idle: 0s}}", 0, NULL},
+		{"{match: {method: CONNECT}, timeout: {idle: 10s}}", 10000, NULL},
+		{"{match: {method: CONNECT-UDP}, timeout: {idle: 119s}}", 119000, "t:3:69: routes[0].timeout.idle: UDP tunnels"},
+	};
+	(void)state;
+	for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++) {
+		char text[400];
+		struct config_report report = {0};
+		snprintf(text, sizeof(text), "node: {name: n}\nclusters: [{name: c, carry: udp, endpoints: target}]\nroutes: [{cluster: c, %s]\n",
+		         all[i].route + 1);
+		struct config *c = config_parse("t", text, strlen(text), &report);
+		assert_non_null(c);
+		assert_int_equal(c->routes[0].timeout.idle, all[i].idle);
+		assert_int_equal(report.n_warnings, all[i].warning != NULL);
+		if (all[i].warning && !strstr(report.warnings[0], all[i].warning))
+			fail_msg("said %s", report.warnings[0]);
+		config_free(c);
+		config_report_free(&report);
+	}
+}
+
 static void test_many_errors(void **state)
 {
 	struct config_report report = {0};
@@ -320,6 +347,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_model), cmocka_unit_test(test_faults), cmocka_unit_test(test_many_errors),
+		cmocka_unit_test(test_idle_udp),
 		cmocka_unit_test(test_large), cmocka_unit_test(test_truncated), cmocka_unit_test(test_windows),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
