@@ -258,6 +258,31 @@ static size_t make_packet(uint8_t *out, const char *from, const char *to, uint8_
 	return length;
 }
 
+/* What a router at `router` says about a packet from one to the other. */
+static inline size_t make_icmp_error(uint8_t *out, const char *router, const char *from, const char *to)
+{
+	uint8_t packet[256];
+	struct in6_addr own = address(router);
+	struct ip_packet ip;
+	size_t length = make_packet(packet, from, to, 64, 100);
+	assert_null(ip_parse(packet, length, &ip));
+	return ip_icmp_error(out, IP_TIME_EXCEEDED, 0, packet, length, &ip, &own);
+}
+
+static inline size_t make_echo_request(uint8_t *out, const char *from, const char *to)
+{
+	size_t length = make_packet(out, from, to, 64, 60);
+	bool v4 = out[0] == 0x45;
+	out[v4 ? 9 : 6] = v4 ? IPPROTO_ICMP : IPPROTO_ICMPV6;
+	out[v4 ? 20 : 40] = v4 ? 8 : 128;
+	if (v4) {
+		out[10] = 0, out[11] = 0;
+		uint16_t sum = ip_checksum(out, 20);
+		out[10] = (uint8_t)(sum >> 8), out[11] = (uint8_t)sum;
+	}
+	return length;
+}
+
 /* What the machine's own stack sends into the device. */
 static void kernel_sends(unsigned device, const struct virtio_net_hdr *header, const uint8_t *packet, size_t length)
 {

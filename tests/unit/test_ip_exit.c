@@ -172,6 +172,18 @@ static void test_exit_scope(void **state)
 	assert_string_equal(got(1), "10.0.1.1 1/3");
 	send_udp(1, "10.0.0.1", "10.8.0.2", 1, 100);
 	assert_string_equal(got(1), "10.0.0.1 1/11");
+	/* a router's errors come from anywhere, nothing else does */
+	uint8_t icmp[IP_ICMP_MAX];
+	kernel_sends(1, NULL, icmp, make_icmp_error(icmp, "10.0.9.9", "10.8.0.2", "10.0.0.1"));
+	turn();
+	look(f, false);
+	assert_int_equal(seen.packets, 1);
+	assert_int_equal(seen.ip.icmp_type, 11);
+	kernel_sends(1, NULL, icmp, make_echo_request(icmp, "10.0.9.9", "10.8.0.2"));
+	turn();
+	look(f, false);
+	assert_int_equal(seen.packets, 0);
+	assert_string_equal(got(1), "10.0.9.9 1/3");
 	struct fake *g = exit_begin(masque_ip_request("192.0.2.0/24", -1), NULL);
 	assert_int_equal(g->flow.error, FLOW_TARGET_REFUSED);
 	g = exit_begin(masque_ip_request("*", IPPROTO_FRAGMENT), NULL);

@@ -177,6 +177,15 @@ static void test_network_writes(void **state)
 	say_packet(f->flow.in, "10.66.0.1", "10.8.0.2", 5, 100);   /* not from the network */
 	assert_string_equal(got(0), "");
 	assert_int_equal(d->drops[DEVICE_DROP_SPOOFED], 1);
+	uint8_t icmp[IP_ICMP_MAX];                                  /* but for a router's errors */
+	struct chunks chunks = {0};
+	capsule_put_datagram(&chunks, CONTEXT_PAYLOAD, NULL, 0, icmp, make_icmp_error(icmp, "10.66.0.1", "10.8.0.2", "10.0.0.1"));
+	say(f->flow.in, &chunks);
+	assert_string_equal(got(0), "10.8.0.2 1/11");
+	capsule_put_datagram(&chunks, CONTEXT_PAYLOAD, NULL, 0, icmp, make_echo_request(icmp, "10.66.0.1", "10.8.0.2"));
+	say(f->flow.in, &chunks);
+	assert_string_equal(got(0), "");
+	assert_int_equal(d->drops[DEVICE_DROP_SPOOFED], 2);
 	say_packet(f->flow.in, "10.0.0.1", "10.8.0.2", 5, 1401);   /* longer than the device's MTU */
 	assert_string_equal(got(0), "");
 	look(f, true);

@@ -182,8 +182,8 @@ static void on_answer(struct ip_holder *holder, const struct virtio_net_hdr *hea
                       const struct ip_packet *ip)
 {
 	struct ip_exit *x = (struct ip_exit *)((char *)holder - offsetof(struct ip_exit, holder));
-	bool icmp = ip->protocol == (ip->version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);   /* routers on the way may send it */
-	if (!icmp && !(x->scope && ip_scope_allows(x->scope, &ip->source, ip->protocol))) {
+	/* Routers on the way may send errors. */
+	if (!ip_is_icmp_error(ip) && !(x->scope && ip_scope_allows(x->scope, &ip->source, ip->protocol))) {
 		ip_way_drop(&x->way, DEVICE_DROP_PROHIBITED);
 		return device_reject(x->device, IP_PROHIBITED, 0, packet, length, ip);
 	}

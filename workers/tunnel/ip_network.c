@@ -54,7 +54,7 @@ static void from_device(struct device_port *port, const struct virtio_net_hdr *h
 	device_reject(n->device, IP_NO_ROUTE, 0, packet, length, ip);
 }
 
-/* What says that it comes from elsewhere does not (BCP 38); routers on the way may send ICMP. */
+/* What says that it comes from elsewhere does not (BCP 38); routers on the way may send ICMP errors. */
 static void from_tunnel(struct ip_leg *leg, const struct virtio_net_hdr *header, const struct capsule_piece *pieces, unsigned k,
                         size_t length)
 {
@@ -63,8 +63,7 @@ static void from_tunnel(struct ip_leg *leg, const struct virtio_net_hdr *header,
 	uint8_t *packet = ip_way_packet(&n->way, header, pieces, k, length, &ip);
 	if (!packet)
 		return;
-	bool icmp = ip.protocol == (ip.version == 4 ? IPPROTO_ICMP : IPPROTO_ICMPV6);
-	if (!icmp && !config_prefix_contains(&n->prefix, &ip.source))
+	if (!ip_is_icmp_error(&ip) && !config_prefix_contains(&n->prefix, &ip.source))
 		return ip_way_drop(&n->way, DEVICE_DROP_SPOOFED);
 	ip_way_in(&n->way, leg, header, packet, length, &ip);
 }
