@@ -599,6 +599,7 @@ def test_bad_packets_do_no_harm(world):
             raw.call.data(datagram(data))
         raw.call.data(datagram(good, context=2))           # never agreed on
         raw.call.data(datagram(good, context=9))
+        raw.call.data(capsule(0x1234, b"?" * 70000, 8) + capsule(0x17, b"", 8))          # unknown ones are passed over
         raw.call.data(datagram(good))
         assert raw.reader.datagram()[20] == 0
     assert device(world.far)["packets_written"] == before + 1

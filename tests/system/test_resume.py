@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tunnels between Hermes ends go on when what is under them breaks: UDP programs at 1,000 datagrams a second notice nothing."""
+import json
 import socket
 import time
 
@@ -90,6 +91,23 @@ def test_nobody_listens_for_a_while(through_relay):
     program.stop()
     program.check(echo)
     assert set(states(far)) == {"STREAMING"}       # two where another worker took the new connection
+
+
+def test_denied_while_it_waits(through_relay):
+    """Who may no longer have the tunnel does not get it back."""
+    program, echo, relay, alice, far = through_relay
+    to, relay.to = relay.to, 1
+    relay.reset()
+    wait_for(lambda: states(far) == ["PARKED"], message="the far end to wait")
+    wait_for(lambda: states(alice) == ["RESUMING"], message="the client end to try again")
+    config = json.loads(far.config_file.read_text())
+    far.reload({**config, "policies": [{"name": "none", "match": {"authority": "ECHO"}, "default": "deny"}]})
+    time.sleep(0.3)                                # what was under way
+    reached = sum(echo.counts.values())
+    relay.to = to
+    wait_for(lambda: "RESUMING" not in states(alice), message="the client end to be refused")
+    program.stop(patience=0)
+    assert "tunnel joined" not in far.log() and sum(echo.counts.values()) == reached
 
 
 def test_a_middle_node_is_killed(node, certs):
