@@ -90,6 +90,23 @@ static void listener_tls(struct config_parser *p, struct config_listener *l, con
 		config_error(p, at(node, "tls"), "require without authorities; expected the authorities of the clients");
 }
 
+/* A socket with an address takes packets of its family only. */
+static void capture_families(struct config_parser *p, const struct config_listener *l, const struct yaml_node *node)
+{
+	const char *host = l->address.host;
+	const struct config_prefixes *to = &l->capture.destinations;
+
+	for (size_t i = 0; host && *host && i < to->n; i++)
+		if (IN6_IS_ADDR_V4MAPPED(&to->v[i].address) == !!strchr(host, ':')) {
+			size_t mark = config_enter(p, "capture");
+			config_enter(p, "destinations");
+			config_warning(p, at(node, "destinations"), "not all are of the family of the listener's address, and those are not "
+			               "captured; expected the same, or address: ':%u' for both", l->address.port);
+			config_leave(p, mark);
+			return;
+		}
+}
+
 static void listener_capture(struct config_parser *p, struct config_listener *l, const struct yaml_node *node)
 {
 	if (l->accept != CONFIG_TRANSPARENT) {
@@ -99,6 +116,8 @@ static void listener_capture(struct config_parser *p, struct config_listener *l,
 	}
 	if (!config_find(node, "capture"))
 		l->capture.tcp = l->capture.udp = true;
+	else
+		capture_families(p, l, at(node, "capture"));
 }
 
 static void finish_listener(struct config_parser *p, void *base, const struct yaml_node *node)

@@ -167,6 +167,8 @@ static void test_warnings(void **state)
 		 "t:3:40: tunnels[1].networks[1]: the prefix also leads into a (tunnels[0])"},
 		{NODE "tunnels: [{name: a, networks: [{prefix: 10.0.0.0/8}], exclude: [10.1.0.0/16, 11.0.0.0/8],\n"
 		 "  addresses: assigned}]\n", "t:2:78: tunnels[0].exclude: lies in none of networks"},
+		{NODE "listeners: [{name: a, address: '127.0.0.1:1', accept: transparent, capture: {destinations: [10.0.0.0/8, 'fd00::/8']}}]\n",
+		 "listeners[0].capture.destinations: not all are of the family"},
 		{NODE "tunnels:\n  - {name: a, networks: [{prefix: 10.0.0.0/8}]}\n", "t:3:5: tunnels[0]: no addresses: "},
 		{NODE "policies:\n  - name: p\n    rules: [{allow: {ip: {protocol: tcp}}, add_headers: {a: b}}]\n",
 		 "policies[0].rules[0]: packets have no headers"},
