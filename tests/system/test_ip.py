@@ -543,6 +543,14 @@ def test_a_target_outside(world):
     raw.close()
 
 
+def test_a_target_that_is_a_name(world):
+    """It is resolved before the answer; what it means must lie within what is advertised (RFC 9484 4.1)."""
+    for name, statuses, error in (("no-such-name.invalid", (502, 504), "dns_"), ("localhost", (403,), "destination_ip_prohibited")):
+        raw = Raw(world, name)
+        assert raw.call.status in statuses and f"error={error}" in dict(raw.call.headers)["proxy-status"], raw.call.headers
+        raw.close()
+
+
 def test_ten_thousand_requests(world):
     with Raw(world) as raw:
         many = b"".join(capsule(REQUEST, address("0.0.0.0", n)) for n in range(1, 10001))
