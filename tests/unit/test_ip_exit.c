@@ -287,6 +287,39 @@ static void test_exit_over_udp(void **state)
 	assert_string_equal(got(1), "");
 }
 
+/* Who may go everywhere does not get to this machine's own or its neighbours' alone. */
+static void test_exit_to_nowhere(void **state)
+{
+	(void)state;
+	advertise[0] = prefix_of("0.0.0.0/0"), advertise[1] = prefix_of("::/0");
+	struct fake *f = exit_with_address("*", -1);
+	struct device *d = device_find(world.tunnel.devices, "hermes1");
+	struct ip_assigned request = asking(2, "fd00:8::2/128");
+	say_addresses(f->flow.out, CAPSULE_ADDRESS_REQUEST, &request, 1);
+	look(f, false);
+	static const char *const v4[] = {"127.0.0.1", "0.0.0.0", "0.1.2.3", "224.0.1.1", "255.255.255.255"};
+	static const char *const v6[] = {"::1", "::", "ff05::1"};
+	static const char *const link[] = {"169.254.169.254", "224.0.0.1"};
+	for (unsigned i = 0; i < 5; i++)
+		say_packet(f->flow.out, "10.8.0.2", v4[i], 7, 100);
+	for (unsigned i = 0; i < 3; i++)
+		say_packet(f->flow.out, "fd00:8::2", v6[i], 7, 100);
+	assert_string_equal(got(1), "");
+	assert_int_equal(d->drops[DEVICE_DROP_PROHIBITED], 8);
+	for (unsigned i = 0; i < 2; i++)
+		say_packet(f->flow.out, "10.8.0.2", link[i], 7, 100);
+	say_packet(f->flow.out, "fd00:8::2", "fe80::1", 7, 100);
+	say_packet(f->flow.out, "fd00:8::2", "ff02::1", 7, 100);
+	say_packet(f->flow.out, "169.254.1.1", "10.0.0.1", 7, 100);
+	assert_string_equal(got(1), "");
+	assert_int_equal(d->drops[DEVICE_DROP_LINK_LOCAL], 5);
+	say_packet(f->flow.out, "10.8.0.2", "192.0.2.7", 7, 100);
+	assert_string_equal(got(1), "192.0.2.7 17");
+	say_packet(f->flow.out, "fd00:8::2", "2001:db8::7", 7, 100);
+	assert_string_equal(got(1), "2001:db8::7 17");
+	assert_false(f->broken);
+}
+
 static void test_exit_advertises_anew(void **state)
 {
 	struct fake *f = exit_with_address("*", -1);
@@ -344,7 +377,7 @@ int main(void)
 		WORLD(test_exit_gives_addresses), WORLD(test_exit_many_requests), WORLD(test_exit_checks_sources),
 		WORLD(test_exit_learns_addresses), WORLD(test_exit_scope), WORLD(test_exit_malformed_packets),
 		WORLD(test_exit_ends), WORLD(test_exit_device_full), WORLD(test_exit_over_udp),
-		WORLD(test_exit_advertises_anew), WORLD(test_exit_for_a_name),
+		WORLD(test_exit_to_nowhere), WORLD(test_exit_advertises_anew), WORLD(test_exit_for_a_name),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
