@@ -272,16 +272,19 @@ static void the_far_end_gives_addresses(void **state)
 {
 	(void)state;
 	alone();
-	const char *one[] = {"10.8.0.7/32", "fd00::7/128", "127.0.0.2/32", "junk"}, *routes[] = {"10.3.0.0/16", "172.16.0.0/12"};
+	const char *one[] = {"10.8.0.7/32", "fd00::7/128", "127.0.0.2/32", "junk", "128.0.0.0/1", "2000::/3"}, *routes[] = {"10.3.0.0/16", "172.16.0.0/12"};
 	const char *two[] = {"10.8.0.8/32"};
 	apply(1, NODE "tunnels: [{name: hermes0, addresses: assigned, networks: [{prefix: 10.0.0.0/8}]}]\n");
 	HAS("ip route show table 4823", "10.0.0.0/8");       /* nothing leaks while there is no address */
 	ipc_send(channel, IPC_MSG_TUN_ADDRESSES,
-	         &(struct ipc_tun_addresses){.device = "hermes0", .addresses = {one, 4}, .routes = {routes, 2}}, -1);
+	         &(struct ipc_tun_addresses){.device = "hermes0", .addresses = {one, 6}, .routes = {routes, 2}}, -1);
 	sync_with_worker();
 	HAS("ip -o addr show dev hermes0", "10.8.0.7/32");
 	HAS("ip -o addr show dev hermes0", "fd00::7/128");
 	HAS_NOT("ip -o addr show dev hermes0", "127.0.0.2");
+	HAS("ip -o addr show dev hermes0", "128.0.0.0/1");    /* it may send from it, but the rest stays where it is */
+	HAS_NOT("ip route show table all", "128.0.0.0/1 ");
+	HAS_NOT("ip -6 route show table all", "2000::/3");
 	HAS("ip route show table 4823", "10.3.0.0/16");
 	HAS_NOT("ip route show table all", "172.16.0.0/12");  /* not within the networks */
 	ipc_send(channel, IPC_MSG_TUN_ADDRESSES, &(struct ipc_tun_addresses){.device = "hermes0", .addresses = {two, 1}}, -1);

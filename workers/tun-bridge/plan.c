@@ -120,8 +120,9 @@ static void add_once(struct net_items *wanted, const struct net_item *item)
 		net_items_add(wanted, item);
 }
 
-/* The address, and the way to the others of its prefix. */
-static void add_address(const struct plan *p, const char *text, const struct tun_device *d, struct net_items *wanted)
+/* The address, and, where wanted, the way to the others of its prefix. */
+static void add_address(const struct plan *p, const char *text, const struct tun_device *d, bool others,
+                        struct net_items *wanted)
 {
 	struct net_item address, way = route(p, PLAN_NETWORKS, RTN_UNICAST, d->index);
 	if (!plan_address(text, d->index, &address)) {
@@ -129,7 +130,7 @@ static void add_address(const struct plan *p, const char *text, const struct tun
 		return;
 	}
 	add_once(wanted, &address);
-	if (address.bits == (address.family == AF_INET ? 32 : 128))
+	if (!others || address.bits == (address.family == AF_INET ? 32 : 128))
 		return;
 	way.family = address.family;
 	way.bits = address.bits;
@@ -162,7 +163,7 @@ static void add_told(const struct plan *p, const struct config_tunnel *c, const 
 	const char *why;
 	struct config_prefix prefix;
 	for (size_t i = 0; i < d->n_addresses; i++)
-		add_address(p, d->addresses[i], d, wanted);
+		add_address(p, d->addresses[i], d, false, wanted);
 	for (size_t i = 0; i < d->n_routes; i++) {
 		if (config_prefix_parse(d->routes[i], &prefix, &why) == 0 && within(&prefix, c))
 			add_prefix(p, PLAN_NETWORKS, &prefix, d->index, wanted);
@@ -176,7 +177,7 @@ static void add_device(const struct plan *p, const struct config *config, const 
                        const struct tun_device *d, struct net_items *wanted)
 {
 	for (size_t i = 0; i < c->addresses.n && !c->assigned; i++)
-		add_address(p, c->addresses.v[i], d, wanted);
+		add_address(p, c->addresses.v[i], d, true, wanted);
 	if (c->assigned)
 		add_told(p, c, d, wanted);
 	for (size_t i = 0; i < c->n_networks; i++)
