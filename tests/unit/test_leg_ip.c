@@ -210,6 +210,15 @@ static void test_network_assigned(void **state)
 	say_addresses(f->flow.in, CAPSULE_ADDRESS_ASSIGN, &answer, 1);
 	assert_int_equal(ip_network_assigned(n, assigned, 4), 1);
 	assert_true(device_is_own(device_find(world.tunnel.devices, "hermes0"), &answer.prefix.address));
+	/* each capsule is the whole list: what it lacks is no longer ours (RFC 9484 4.7.1) */
+	struct ip_assigned other = asking(0, "10.8.0.78/32"), first = answer;
+	say_addresses(f->flow.in, CAPSULE_ADDRESS_ASSIGN, &other, 1);
+	assert_int_equal(ip_network_assigned(n, assigned, 4), 1);
+	assert_memory_equal(&assigned[0].address, &other.prefix.address, 16);
+	assert_false(device_is_own(device_find(world.tunnel.devices, "hermes0"), &first.prefix.address));
+	say_capsule(f->flow.in, CAPSULE_ADDRESS_ASSIGN, "", 0);
+	assert_int_equal(ip_network_assigned(n, assigned, 4), 0);
+	say_addresses(f->flow.in, CAPSULE_ADDRESS_ASSIGN, &first, 1);
 	/* the same is asked for again at a new far end; where that refuses, any will do */
 	fake_join(f, true, false);
 	turn();
