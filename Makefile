@@ -131,6 +131,20 @@ install: all
 	  install -D -m 644 $$f $(DESTDIR)$(PREFIX)/share/hermes/schema/$${f##*/}; done
 	@set -e; for f in $(wildcard packaging/*.service packaging/*.socket); do \
 	  install -D -m 644 $$f $(DESTDIR)/lib/systemd/system/$${f##*/}; done
+	install -D -m 644 packaging/hermes.sysusers $(DESTDIR)/usr/lib/sysusers.d/hermes.conf
+	install -D -m 644 packaging/hermes.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/hermes.conf
+
+# A Debian package of this release: build/hermes_VERSION_ARCH.deb
+deb:
+	@packaging/deps.sh build deb
+	@$(MAKE) --no-print-directory -j$(shell nproc) all
+	@rm -rf $(BUILD)/deb
+	@umask 022; $(MAKE) --no-print-directory -s install PREFIX=/usr DESTDIR=$(abspath $(BUILD))/deb/debian/hermes
+	@packaging/debian/build.sh $(BUILD) $(VERSION)
+# lintian, and the package in a container that boots systemd (root; fetches a Debian into build/package the first time)
+check-package: deb
+	@packaging/deps.sh package
+	@HERMES_BUILD=$(BUILD) tests/package.sh $(BUILD)/hermes_$(VERSION)_*.deb
 
 help:
 	@echo "make            build into $(BUILD)/bin and $(BUILD)/libexec (SAN=1: with sanitizers, into build/san)"
@@ -141,10 +155,12 @@ help:
 	@echo "make bench      speed and memory beside nghttpx, HAProxy, nginx and VPNs (QUICK=1: shorter)"
 	@echo "make deps       install the Debian packages that are missing"
 	@echo "make install    DESTDIR= PREFIX=$(PREFIX)"
+	@echo "make deb        $(BUILD)/hermes_$(VERSION)_ARCH.deb"
+	@echo "make check-package  the package: lintian, and a container that boots systemd (root, network)"
 	@echo "make clean"
 
 clean:
 	rm -rf build
 
-.PHONY: all clean unit-tests netlab fuzz fuzz-targets help deps check demo demo-udp demo-ip bench bench-programs install
+.PHONY: all clean unit-tests netlab fuzz fuzz-targets help deps check demo demo-udp demo-ip bench bench-programs install deb check-package
 .SECONDARY:

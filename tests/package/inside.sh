@@ -1,0 +1,169 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Runs as a service in the container of tests/package.sh: installs, starts, uses, reloads, kills, upgrades, stops, purges.
+# Each check prints "ok NAME" or "FAILED NAME" with what the command said.
+cd /test || exit 1
+export DEBIAN_FRONTEND=noninteractive
+config=/etc/hermes/hermes.yaml
+proxy="curl -s -o /dev/null -m 10 -w %{http_code} -x http://127.0.0.1:12000"
+site=http://127.0.0.1:8088/
+
+check() {
+	local name=$1 text
+	shift
+	if text=$("$@" 2>&1); then echo "ok $name"; else echo "FAILED $name: $*"; sed 's/^/    /' <<< "$text" | tail -n 15; fi
+}
+is() { [ "$("${@:2}" 2>&1)" = "$1" ] || { echo "not $1: $("${@:2}" 2>&1)"; return 1; }; }
+not() { ! "$@"; }
+prop() { systemctl show -P "$1" hermes; }
+until_is() { for _ in $(seq 150); do is "$@" > /dev/null && return; sleep 0.2; done; is "$@"; }
+journal() { journalctl -q -u hermes "$@"; }
+# Somebody who asks all the time, until `quiet` comes: prints how many answers were none of 200.
+traffic() {
+	local failed=0 n=0
+	rm -f quiet
+	while [ ! -e quiet ]; do
+		[ "$($proxy $site)" = 200 ] || failed=$((failed + 1))
+		n=$((n + 1))
+	done
+	echo "$n $failed" > traffic
+}
+served_all() { local n failed; read -r n failed < traffic; [ "$failed" = 0 ] && [ "$n" -gt 20 ] || { echo "$n requests, $failed failed"; return 1; }; }
+
+echo hello > index.html
+python3 -m http.server 8088 --bind 127.0.0.1 > /dev/null 2>&1 &
+origin=$!
+until curl -s -o /dev/null $site; do sleep 0.1; done
+find / -xdev -iname '*hermes*' -not -path '/test/*' -not -path '/proc/*' -not -path '/sys/*' 2> /dev/null | sort > before
+
+echo "-- install"
+check "dpkg installs it" dpkg -i hermes.deb
+check "it runs" systemctl is-active hermes
+check "it starts at boot" systemctl is-enabled hermes
+check "READY came with a status" grep -q "Serving configuration 1" <(prop StatusText)
+check "the default configuration serves, and goes nowhere private" is 403 $proxy $site
+check "the installed configuration passes the check" hermesd -t
+check "status by the administrator" hermes-admin status --check ready
+check "nobody else may look" not setpriv --reuid=nobody --regid=nogroup --clear-groups hermes-admin status
+is_hermes() { [ "$(ps -o user= -C hermes-tunnel,hermes-router,hermes-policy,hermes-telemetry,hermes-config-sync | sort -u | tr -d ' ')" = hermes ]; }
+check "workers run as the user hermes" is_hermes
+check "the state is the workers' alone" is "700 hermes" stat -c "%a %U" /var/lib/hermes
+check "the watchdog is on" is 30s prop WatchdogUSec
+check "manual pages, completion, examples are there" ls /usr/share/man/man8/hermesd.8.gz /usr/share/man/man1/hermes-admin.1.gz \
+	/usr/share/man/man5/hermes.yaml.5.gz /usr/share/bash-completion/completions/hermes-admin /usr/share/doc/hermes/examples/exit.yaml
+
+echo "-- examples"
+mkdir -p examples/tls
+cp /usr/share/doc/hermes/examples/*.yaml examples/
+for name in alice ingress exit ca; do cp tls/certificate examples/tls/$name.crt; cp tls/key examples/tls/$name.key; done
+for file in examples/*.yaml; do check "hermesd -t $file" hermesd -t -c "$file"; done
+
+echo "-- reload"
+cp $config default.yaml
+sed -i 's/^\( *\)endpoints: target$/&\n\1allow_targets: [127.0.0.0\/8]/' $config
+check "reload" systemctl reload hermes
+check "a request" is 200 $proxy $site
+check "a tunnel" is 200 $proxy -p $site
+traffic &
+for _ in 1 2 3 4 5; do
+	sed -i '/^node:/i # changed' $config
+	check "reload under traffic" systemctl reload hermes
+	sleep 0.3
+done
+touch quiet; wait $!
+check "no request failed ($(cat traffic))" served_all
+cp $config good.yaml
+echo "listners: []" >> $config
+check "a broken file is refused" not systemctl reload hermes
+check "... which says where" journal --grep "hermes.yaml:[0-9]+:[0-9]+.*listners"
+check "... and what ran runs on" is 200 $proxy $site
+check "... as far as systemd knows" is active systemctl is-active hermes
+cp good.yaml $config
+check "the mended file is taken" systemctl reload hermes
+
+echo "-- journal"
+check "events have fields" grep -q '"HERMES_EVENT":"ready".*' <(journal -o json HERMES_EVENT=ready)
+check "workers write there too" grep -q . <(journal -o cat HERMES_ROLE=tunnel)
+check "levels are priorities" not grep . <(journal -p err -o cat HERMES_ROLE=tunnel)
+check "sandboxes are whole" not grep -i "landlock missing\|not confined\|sandbox off\|capabilities kept\|nobody" <(journal)
+
+echo "-- processes"
+has_history() { [ "$(hermes-admin --json config history | grep -o '"version":' | wc -l)" -ge 5 ] || { hermes-admin config history; return 1; }; }
+pids() { hermes-admin --json workers list | grep -o '"pid":[0-9]*' | cut -d : -f 2; }
+for pid in $(pids); do
+	name=$(ps -o comm= -p "$pid")
+	kill -9 "$pid"
+	check "$name killed: replaced" until_is 1 bash -c "hermes-admin status --check ready > /dev/null && ! kill -0 $pid 2> /dev/null && echo 1"
+	check "... and serving" until_is 200 $proxy $site
+done
+check "the service was not restarted for that" is 0 prop NRestarts
+check "the history is what it was" has_history
+mkdir -p /run/systemd/system/hermes.service.d
+# under cgroup v1 systemd may miss that the last process has gone, and wait for the time limit
+printf '[Service]\nWatchdogSec=3\nTimeoutStopSec=3\n' > /run/systemd/system/hermes.service.d/watchdog.conf
+systemctl daemon-reload
+check "restart" systemctl restart hermes
+sleep 5
+check "the watchdog is fed" is 0 prop NRestarts
+kill -STOP "$(prop MainPID)"
+check "a hermesd that hangs is restarted" until_is 1 prop NRestarts
+check "... and serves" until_is 200 $proxy $site
+rm -r /run/systemd/system/hermes.service.d
+systemctl daemon-reload
+systemctl restart hermes
+
+echo "-- devices and packet filter"
+cat >> $config <<'YAML'
+tunnels:
+  - name: hermes0
+    addresses: [10.8.0.1/24]
+    networks: [{prefix: 10.9.0.0/16}]
+YAML
+sed -i 's/^listeners:/&\n  - {name: caught, address: "127.0.0.1:12345", accept: transparent, capture: {protocol: tcp, destinations: [203.0.113.0\/24], local: true}}/' $config
+check "reload with a device and capture" systemctl reload hermes
+check "the device is there" grep -q "10.8.0.1/24" <(ip addr show hermes0)
+check "its route is there" grep -q hermes0 <(ip route show table 4823)
+check "the packet filter's table is there" nft list table inet hermes
+cp good.yaml $config
+check "reload without" systemctl reload hermes
+check "the device is gone" not ip link show hermes0
+
+echo "-- upgrade"
+pid=$(prop MainPID)
+check "dpkg takes the next version" dpkg -i next.deb
+check "... which runs" is active systemctl is-active hermes
+check "... as a new process" not is "$pid" prop MainPID
+check "... with the configuration as it was" is 200 $proxy $site
+check "... which is the file's" cmp good.yaml $config
+check "... and its history" has_history
+systemctl stop hermes
+check "stopped, an upgrade" dpkg -i next.deb
+check "... leaves it stopped" not systemctl is-active hermes
+systemctl start hermes
+
+echo "-- stop"
+check "it runs again" is 200 $proxy $site
+check "it stops" systemctl stop hermes
+check "... without being killed" is success prop Result
+check "nothing of it runs" not pgrep -x 'hermesd|hermes-.*'
+check "the runtime folder is gone" not ls /run/hermes
+check "nobody listens" not curl -s -m 2 http://127.0.0.1:12000/
+systemctl start hermes
+
+echo "-- purge"
+journalctl -q -u hermes --no-pager > journal
+check "remove" dpkg -r hermes
+check "nothing of it runs" not pgrep -x 'hermesd|hermes-.*'
+check "the store was never thought damaged" not grep "moved aside\|store damaged" journal
+check "configuration and state stay" ls $config /var/lib/hermes/store.mdb
+check "purge" dpkg -P hermes
+check "the user is gone" not getent passwd hermes
+check "the group is gone" not getent group hermes
+nothing() {
+	systemctl daemon-reload
+	find / -xdev -iname '*hermes*' -not -path '/test/*' -not -path '/proc/*' -not -path '/sys/*' 2> /dev/null | sort | diff before -
+}
+check "nothing is left" nothing
+check "no unit is left" not systemctl cat hermes
+kill $origin
+touch complete
