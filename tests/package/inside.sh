@@ -112,6 +112,11 @@ rm -r /run/systemd/system/hermes.service.d
 systemctl daemon-reload
 systemctl restart hermes
 
+systemctl stop hermes
+chown root:root /var/lib/hermes /var/lib/hermes/store.mdb*
+systemctl start hermes
+check "a store that came from elsewhere, root's, is taken" has_history
+
 echo "-- devices and packet filter"
 cat >> $config <<'YAML'
 tunnels:
