@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define STORE_FILE "store.mdb"     /* in the folder; LMDB adds STORE_FILE "-lock" */
+
 struct store;
 
 struct store_version {

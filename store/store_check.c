@@ -111,9 +111,13 @@ static void child(const char *path, size_t map_size)
 
 int store_check(const char *path, size_t map_size)
 {
-	int status = 0;
-	pid_t pid = fork();
+	int status = 0, fd = open(path, O_RDWR | O_CLOEXEC);
+	pid_t pid;
 
+	if (fd < 0)
+		return -errno;                        /* somebody else's file is not a damaged one */
+	close(fd);
+	pid = fork();
 	if (pid < 0)
 		return -errno;
 	if (!pid)

@@ -4,10 +4,8 @@
 
 #include <stddef.h>
 
-#define STORE_FILE "store.mdb"
-
 /* Walks through the whole file in a child process: LMDB trusts its pages, and a damaged or truncated one can crash whoever
- * reads it. 0, or -EUCLEAN, or -errno where no child could be made. */
+ * reads it. 0, or -EUCLEAN, or -errno where the file cannot be opened or no child be made. */
 int store_check(const char *path, size_t map_size);
 
 #endif

@@ -1,6 +1,7 @@
 #include "supervisor/supervisor.h"
 #include "ipc/log.h"
 #include "store/config.h"
+#include "store/store.h"
 #include "supervisor/change.h"
 #include "supervisor/clock.h"
 #include "supervisor/control.h"
@@ -77,7 +78,7 @@ static int give_state_folder(const struct supervisor *s)
 /* Files that an earlier run left under another user (before the user `hermes` was made) follow the folder. */
 static void give_state_files(const struct supervisor *s)
 {
-	static const char *const names[] = {"data.mdb", "lock.mdb"};
+	static const char *const names[] = {STORE_FILE, STORE_FILE "-lock"};
 	int folder = open(s->options->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names) && s->privileges.root && folder >= 0; i++) {
 		int fd = openat(folder, names[i], O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);

@@ -431,6 +431,30 @@ static void test_truncated(void **state)
 	free(data);
 }
 
+/* A store that another user left is neither damaged nor lost. */
+static void test_not_ours(void **state)
+{
+	struct store *s = open_store(0);
+	const char *why = "";
+	bool root = geteuid() == 0;
+
+	(void)state;
+	add_in_force(s, "one");
+	store_close(s);
+	assert_int_equal(chmod(file(), 0), 0);
+	if (root)
+		assert_int_equal(chown(folder, 65534, 65534) | seteuid(65534), 0);
+	int error = store_open(folder, 0, &s, &why);
+	if (root)
+		assert_int_equal(seteuid(0), 0);
+	assert_int_equal(error, -EACCES);
+	assert_string_equal(why, "the store's folder may not be written");
+	assert_int_equal(chmod(file(), 0600), 0);
+	s = open_store(0);
+	expect_in_force(s, 1, "one", 0);
+	store_close(s);
+}
+
 #define WITH_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
 
 int main(void)
@@ -438,7 +462,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		WITH_FOLDER(test_life), WITH_FOLDER(test_damaged_records), cmocka_unit_test(test_other_format),
 		WITH_FOLDER(test_older_store), WITH_FOLDER(test_full_map), WITH_FOLDER(test_full_disk), WITH_FOLDER(test_kill),
-		WITH_FOLDER(test_flipped), WITH_FOLDER(test_truncated),
+		WITH_FOLDER(test_flipped), WITH_FOLDER(test_truncated), WITH_FOLDER(test_not_ours),
 	};
 	srandom((unsigned)time(NULL));
 	return cmocka_run_group_tests(tests, NULL, NULL);
