@@ -68,8 +68,9 @@ echo 127.0.0.1 localhost package-test > "$root/etc/hosts"
 echo "== in the container"
 hierarchy=()
 [ -e /sys/fs/cgroup/cgroup.controllers ] || hierarchy=(UNIFIED_CGROUP_HIERARCHY=0)
-env "${hierarchy[@]}" timeout -k 20 $seconds systemd-nspawn -q -b -D "$root" --register=no --keep-unit --private-network \
+env "${hierarchy[@]}" timeout -k 20 $seconds systemd-nspawn -q -b -D "$root" -M "hermes-package-$$" --register=no --keep-unit --private-network \
 	--system-call-filter="seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self" --resolv-conf=off --timezone=off --console=pipe < /dev/null > "$work/console.log" 2>&1 || :
+rmdir "/run/systemd/nspawn/propagate/hermes-package-$$" 2> /dev/null || :
 cat "$root/test/out" 2> /dev/null || { echo "the container did not boot:" >&2; tail -n 20 "$work/console.log" >&2; }
 passed=$(grep -c '^ok ' "$root/test/out" 2> /dev/null) || passed=0
 failed=$(grep -c '^FAILED ' "$root/test/out" 2> /dev/null) || failed=0

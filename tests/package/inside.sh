@@ -129,6 +129,11 @@ check "reload with a device and capture" systemctl reload hermes
 check "the device is there" grep -q "10.8.0.1/24" <(ip addr show hermes0)
 check "its route is there" grep -q hermes0 <(ip route show table 4823)
 check "the packet filter's table is there" nft list table inet hermes
+ip tuntap add dev taken mode tap
+sed -i 's/name: hermes0/name: taken/' $config
+check "what passes the check, but a worker refuses" hermesd -t
+check "... fails the reload" not systemctl reload hermes
+check "... and changes nothing" ip link show hermes0
 cp good.yaml $config
 check "reload without" systemctl reload hermes
 check "the device is gone" not ip link show hermes0
