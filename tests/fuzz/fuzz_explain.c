@@ -25,6 +25,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	char error[256] = "", *text = strndup((const char *)data, size), *rest = text;
 	if (!config)
 		config = config_parse("fuzz", document, sizeof(document) - 1, &report);
+	config_report_free(&report);
 	assert(config);
 	for (char *word; all.n < 256 && (word = strsep(&rest, "\n"));)
 		words[all.n++] = word;
