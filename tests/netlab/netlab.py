@@ -54,7 +54,7 @@ def shape_text(shape):
 
 
 def available():
-    return os.geteuid() == 0 and subprocess.run(["ip", "netns", "list"], capture_output=True).returncode == 0
+    return os.geteuid() == 0 and os.access("/dev/net/tun", os.W_OK) and subprocess.run(["ip", "netns", "list"], capture_output=True).returncode == 0
 
 
 class Namespace:
