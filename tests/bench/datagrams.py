@@ -10,7 +10,6 @@ The load and its far end share one core, what is measured has the other; for lat
 are on their way at once, so that nothing is lost to full buffers. Rounds are interleaved."""
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 import datagram_peers as peers
 import lab
 from lab import ENDS, PROXIES, World, cpu_seconds, summary
-from table import cell, number
+from table import cell, finish, number
 
 QUICK = os.environ.get("QUICK") not in (None, "", "0")
 ROUNDS = 3 if QUICK else 5
@@ -233,14 +232,7 @@ def main(parts):
     (out / "part2.json").write_text(json.dumps(record, indent=1) + "\n")
     print_tables(record)
     print(f"JSON: {out / 'part2.json'}")
-    if bench.faults:
-        print(f"logs: {folder}")
-        ours = [fault for fault in bench.faults if fault.lower().startswith("hermes")]
-        for fault in bench.faults:
-            print(f"{'FAILED' if fault in ours else 'a round less'}: {fault}")
-        return 1 if ours else 0
-    shutil.rmtree(folder, ignore_errors=True)
-    return 0
+    return finish(bench.faults, folder)
 
 
 if __name__ == "__main__":

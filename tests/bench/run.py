@@ -9,7 +9,6 @@ Client and server share one core, the proxies the other, in namespaces joined by
 core. Rounds are interleaved: every proxy once, then again. Figures: median of the rounds, spread in JSON."""
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ import datagrams
 import lab
 import peers
 from lab import ENDS, PROXIES, World, cpu_seconds, pss_kib, summary
-from table import ROWS, goal_here, print_tables
+from table import ROWS, finish, goal_here, print_tables
 
 QUICK = os.environ.get("QUICK") not in (None, "", "0")
 ROUNDS = 3 if QUICK else 5
@@ -207,14 +206,7 @@ def part_one(parts):
     (out / "part1.json").write_text(json.dumps(record, indent=1) + "\n")
     print_tables(record)
     print(f"JSON: {out / 'part1.json'}")
-    if bench.faults:
-        print(f"logs: {folder}")
-        ours = [fault for fault in bench.faults if fault.lower().startswith("hermes")]
-        for fault in bench.faults:
-            print(f"{'FAILED' if fault in ours else 'a round less'}: {fault}")
-        return 1 if ours else 0
-    shutil.rmtree(folder, ignore_errors=True)
-    return 0
+    return finish(bench.faults, folder)
 
 
 def main():

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bench's figures as a table for people: median, spread, ratio to the best peer, and the goal."""
 
+import shutil
+
 # (result, figure, label, unit, goal of ANCHORS.md section 5, what nghttpx took there (None: the goal is absolute), higher is
 # better). Machines differ, so a goal is held to as a ratio: goal here = goal there * nghttpx here / nghttpx there.
 ROWS = [
@@ -90,3 +92,15 @@ Median (lowest-highest) of {record['rounds']} rounds, all proxies in turn. us:be
 (above 1: better). goal here: the goal of ANCHORS.md times what nghttpx takes here, over what it took there; p99, the
 late link and memory are absolute.
 direct: no proxy; at requests a fresh TLS connection each.""")
+
+
+def finish(faults, folder):
+    """Says which measurements are not in the figures, and returns the exit status: 1 where one of Hermes' is missing. What a
+    peer fails at leaves its column with fewer rounds, or empty."""
+    for fault in faults:
+        print(f"{'FAILED' if fault.lower().startswith('hermes') else 'not in the figures'}: {fault}")
+    if faults:
+        print(f"logs: {folder}")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    return 1 if any(fault.lower().startswith("hermes") for fault in faults) else 0
