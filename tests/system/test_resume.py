@@ -71,6 +71,28 @@ def test_connections_are_reset(through_relay):
     assert states(alice) == ["STREAMING"] and set(states(far)) == {"STREAMING"}
 
 
+def test_datagrams_have_connections_of_their_own(node, certs):
+    """No bulk transfer stands before them: requests to the same next hop share another connection."""
+    port, overlay = free_port(DGRAM), free_port()
+    with Echo() as echo:
+        node("ingress", far_config(certs, overlay, echo.port))
+        relay = Relay(overlay)
+        config = client_config(certs, port, relay.port, tunnel_workers=1)
+        node("alice", config)
+        program = Numbered(port)
+        program.answered(100)
+        assert len(relay.pairs) == 1
+        proxy = int(config["listeners"][0]["address"].rsplit(":", 1)[1])
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", proxy), 10) as s:
+                s.sendall(b"GET http://127.0.0.1:1/ HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n")
+                assert s.recv(12) == b"HTTP/1.1 502"
+        assert len(relay.pairs) == 2
+        program.stop()
+        program.check(echo)
+        relay.close()
+
+
 def test_the_link_stands_still(through_relay):
     program, echo, relay, *_ = through_relay
     relay.stand_still(5)

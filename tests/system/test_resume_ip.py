@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """IP tunnels go on when what is under them breaks: ping at 100 packets a second through TUN devices notices nothing."""
+import json
 import os
 import re
 import signal
@@ -81,6 +82,24 @@ def test_resets_lose_no_packet(tunnel):
     assert ping.result() == (500, 500, 0)
     assert far.log().count("tunnel joined") >= 4
     assert near.log().count("tunnel resumed") >= 4
+
+
+def test_tunnels_do_not_idle_out(tunnel):
+    """An IP tunnel is a link: it stays, and its address with it, however long nothing passes."""
+    _, near, far, answers = tunnel
+
+    def flows(node):
+        return [(f["id"], f["state"]) for f in node.admin("flows", "list", json=True)["flows"]]
+    for node in (near, far):
+        config = json.loads(node.config_file.read_text())
+        config["routes"][0]["timeout"] = {"idle": "500ms"}
+        node.reload(config)
+    assert answers()
+    before = flows(near), flows(far)
+    assert before[0] and before[1]
+    time.sleep(2)
+    assert (flows(near), flows(far)) == before
+    assert answers()
 
 
 @pytest.mark.parametrize("which", [0, 1])
