@@ -1,7 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # make check: unit tests, fuzz targets for a short time each, system tests; all under sanitizers. Everything runs whatever
-# failed before; the last line sums it up: N passed, N failed, N skipped.
+# failed before; the last line sums it up: N passed, N failed, N skipped. System tests run three at a time on two cores, where a
+# test may starve: up to AGAIN of them (3) that failed run once more, alone; those that pass then count as passed and are named
+# as RETRIED, those that fail again, and all where more than that failed, have failed.
 #   run.sh [unit|fuzz|system|leaks]...     default: all
 #   FUZZ_SECONDS  per fuzz target (6; 0: none)     PYTEST  further arguments, e.g. "-k socks"
 #   FUZZ_SEED     of libFuzzer (1): with the same seed and the same program the same inputs come in the same order, so that
@@ -13,7 +15,8 @@ san=build/san
 PYTHON=${PYTHON:-/usr/bin/python3}
 FUZZ_SECONDS=${FUZZ_SECONDS:-6}
 FUZZ_SEED=${FUZZ_SEED:-1}
-passed=0 failed=0 skipped=0 skips=() failures=() fuzz_failures=()
+AGAIN=${AGAIN:-3}
+passed=0 failed=0 skipped=0 skips=() failures=() fuzz_failures=() retried=()
 mkdir -p $out
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 
@@ -107,13 +110,38 @@ pytests() {
 		--junitxml="$out/$name.xml" "$@" ${PYTEST:-} > "$out/$name.log" 2>&1
 }
 
+# once_more NUMBERS TEST...: the numbers with what these tests do alone.
+once_more() {
+	local numbers=$1 result
+	shift
+	echo "== once more, alone: $*" >&2
+	rm -f $out/again*
+	pytests again "$@"
+	cat $out/again.log >&2
+	if ! result=$($PYTHON tests/junit.py $out/again.xml); then
+		echo "$numbers"
+		return
+	fi
+	# shellcheck disable=SC2086
+	set -- $(head -n 1 <<< "$numbers") $(head -n 1 <<< "$result") "$@"
+	echo $(($1 + $4)) $(($2 - $4)) "$3"
+	sed -n '/^failed /p' <<< "$result"
+	sed -n '/^skipped /p' <<< "$numbers"
+	for test in "${@:7}"; do grep -qF "failed $(sed 's,/,.,g; s,\.py::,.,' <<< "$test")" <<< "$result" || echo "retried $test"; done
+}
+
 # Counts what these runs of pytest found.
 collect() {
-	local numbers name files=()
+	local numbers name files=() again=()
 	for name; do cat "$out/$name.log"; files+=("$out/$name.xml"); done
 	if ! numbers=$($PYTHON tests/junit.py "${files[@]}"); then
 		fault "$*: did not finish"
 		return
+	fi
+	mapfile -t again < <(sed -n 's/^failed \(tests\.[a-z]*\.[a-z0-9_]*\)\.\(test_.*\)/\1.py::\2/p' <<< "$numbers" | sed ':a; s,^\([^:]*\)\.\(.*\.py::\),\1/\2,; ta')
+	if [ "$1" != again ] && [ ${#again[@]} -gt 0 ] && [ ${#again[@]} -le "$AGAIN" ]; then
+		numbers=$(once_more "$numbers" "${again[@]}")
+		mapfile -t -O ${#retried[@]} retried < <(sed -n 's/^retried //p' <<< "$numbers")
 	fi
 	# shellcheck disable=SC2086
 	count $(head -n 1 <<< "$numbers")
@@ -150,6 +178,7 @@ for part; do
 	echo "== $part: $((SECONDS - began)) s"
 done
 for line in "${skips[@]}"; do echo "SKIPPED: ${line:0:200}"; done
+for line in "${retried[@]}"; do echo "RETRIED (failed beside others, passed alone): ${line:0:200}"; done
 for line in "${failures[@]}"; do echo "FAILED: ${line:0:200}"; done
 for name in "${fuzz_failures[@]}"; do fuzz_failure "$name"; done
 [ $((passed + failed)) -gt 0 ] || { echo "nothing ran"; failed=1; }
