@@ -12,7 +12,7 @@ PYTHON  ?= /usr/bin/python3
 
 # Libraries, by pkg-config. Each program links what it uses: static archives and --as-needed see to it that only
 # tunnel carries OpenSSL and nghttp2, and only config-sync (and hermesd -t) LMDB and libfyaml.
-PKGS    := libevent_core libnghttp2 libssl libcrypto msgpack libsystemd libseccomp libcares jansson lmdb libfyaml libmd libnl-3.0 libnftables
+PKGS    := libevent_core libevent_extra libsodium libcurl libnghttp2 libssl libcrypto msgpack libsystemd libseccomp libcares jansson lmdb libfyaml libmd libnl-3.0 libnftables
 CPPFLAGS += -D_GNU_SOURCE -I. -DHERMES_VERSION='"$(VERSION)"' $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings \
            -Wvla -Wformat=2 -Werror
@@ -28,7 +28,7 @@ CFLAGS  += -std=gnu11 $(OPT) $(WARN) -fPIE -pthread
 LDFLAGS += -pie -pthread -Wl,--as-needed -Wl,-z,relro,-z,now
 LDLIBS  += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lcrypt -lm
 
-ROLES   := tun-bridge tunnel router policy telemetry config-sync
+ROLES   := tun-bridge tunnel router policy telemetry config-sync controller keeper
 DIRS    := ipc store supervisor $(ROLES:%=workers/%)
 ARCHIVES = $(patsubst %,$(BUILD)/lib/%.a,$(ROLES) store ipc)
 PROGRAMS = $(BUILD)/bin/hermesd $(BUILD)/bin/hermes-admin $(ROLES:%=$(BUILD)/libexec/hermes-%)
@@ -52,7 +52,7 @@ $(BUILD)/libexec/hermes-%: $(BUILD)/obj/workers/%/main.o $(BUILD)/lib/%.a $(BUIL
 	$(LINK)
 $(BUILD)/bin/hermesd: $(BUILD)/obj/supervisor/main.o $(BUILD)/lib/hermesd.a $(BUILD)/lib/store.a $(BUILD)/lib/ipc.a
 	$(LINK)
-$(BUILD)/bin/hermes-admin: $(BUILD)/obj/supervisor/admin_main.o $(BUILD)/lib/hermes-admin.a $(BUILD)/lib/store.a $(BUILD)/lib/ipc.a
+$(BUILD)/bin/hermes-admin: $(BUILD)/obj/supervisor/admin_main.o $(BUILD)/lib/hermes-admin.a $(BUILD)/lib/keeper.a $(BUILD)/lib/store.a $(BUILD)/lib/ipc.a
 	$(LINK)
 
 $(BUILD)/obj/%.o: %.c Makefile

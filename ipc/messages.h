@@ -37,7 +37,9 @@
 	R(POLICY, "policy")                                                                                           \
 	R(TELEMETRY, "telemetry")                                                                                     \
 	R(CONFIG_SYNC, "config-sync")                                                                                 \
-	R(ADMIN, "hermes-admin")
+	R(ADMIN, "hermes-admin")                                                                                      \
+	R(CONTROLLER, "controller")                                                                                   \
+	R(KEEPER, "keeper")
 
 enum ipc_role {
 #define R(id, name) IPC_##id,
@@ -50,12 +52,14 @@ enum ipc_role {
 #define IPC_SUP IPC_BIT(IPC_SUPERVISOR)
 #define IPC_WORKERS                                                                                                   \
 	(IPC_BIT(IPC_TUN_BRIDGE) | IPC_BIT(IPC_TUNNEL) | IPC_BIT(IPC_ROUTER) | IPC_BIT(IPC_POLICY) |                  \
-	 IPC_BIT(IPC_TELEMETRY) | IPC_BIT(IPC_CONFIG_SYNC))
+	 IPC_BIT(IPC_TELEMETRY) | IPC_BIT(IPC_CONFIG_SYNC) | IPC_BIT(IPC_CONTROLLER) | IPC_BIT(IPC_KEEPER))
 #define IPC_ANY (IPC_SUP | IPC_WORKERS)
 #define IPC_TUN IPC_BIT(IPC_TUNNEL)
 #define IPC_SYNC IPC_BIT(IPC_CONFIG_SYNC)
 #define IPC_TELE IPC_BIT(IPC_TELEMETRY)
 #define IPC_ADM IPC_BIT(IPC_ADMIN)
+#define IPC_CTL IPC_BIT(IPC_CONTROLLER)
+#define IPC_KEEP IPC_BIT(IPC_KEEPER)
 
 /* How many descriptors come beside the message: none, exactly one, or none or one. */
 enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
@@ -70,10 +74,10 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
 	M(LOG_LEVEL, log_level, IPC_SUP, IPC_WORKERS, IPC_FD_NONE)                                                    \
 	/* what the supervisor hands over */                                                                          \
 	M(PEER, peer, IPC_SUP, IPC_WORKERS, IPC_FD_ONE)                                                               \
-	M(LISTENER, listener, IPC_SUP, IPC_TUN | IPC_TELE, IPC_FD_ONE)                                                \
+	M(LISTENER, listener, IPC_SUP, IPC_TUN | IPC_TELE | IPC_CTL, IPC_FD_ONE)                                      \
 	M(FILE, file, IPC_SUP, IPC_WORKERS, IPC_FD_OPTIONAL)                                                          \
-	M(DIAL, dial, IPC_BIT(IPC_POLICY), IPC_SUP, IPC_FD_NONE)                                                      \
-	M(DIALED, dialed, IPC_SUP, IPC_BIT(IPC_POLICY), IPC_FD_OPTIONAL)                                              \
+	M(DIAL, dial, IPC_BIT(IPC_POLICY) | IPC_SYNC | IPC_CTL, IPC_SUP, IPC_FD_NONE)                                 \
+	M(DIALED, dialed, IPC_SUP, IPC_BIT(IPC_POLICY) | IPC_SYNC | IPC_CTL, IPC_FD_OPTIONAL)                         \
 	M(STATS_REGION, stats_region, IPC_WORKERS, IPC_TELE, IPC_FD_ONE)                                              \
 	/* configuration: submitted, compiled, prepared by all, stored, committed */                                  \
 	M(CONFIG_SUBMIT, config_submit, IPC_SUP, IPC_SYNC, IPC_FD_OPTIONAL)                                           \
@@ -95,8 +99,8 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
 	M(FLOW_RECORDS, flow_records, IPC_TUN, IPC_TELE, IPC_FD_NONE)                                                 \
 	M(FLOW_RECORD, flow_record, IPC_TUN, IPC_TELE, IPC_FD_NONE)                                                   \
 	/* administration: hermes-admin to supervisor, and supervisor to the worker that knows */                     \
-	M(ADMIN_REQUEST, admin_request, IPC_ADM | IPC_SUP, IPC_SUP | IPC_WORKERS, IPC_FD_OPTIONAL)                    \
-	M(ADMIN_REPLY, admin_reply, IPC_SUP | IPC_WORKERS, IPC_ADM | IPC_SUP, IPC_FD_OPTIONAL)                        \
+	M(ADMIN_REQUEST, admin_request, IPC_ADM | IPC_SUP | IPC_SYNC, IPC_SUP | IPC_WORKERS, IPC_FD_OPTIONAL)         \
+	M(ADMIN_REPLY, admin_reply, IPC_SUP | IPC_WORKERS, IPC_ADM | IPC_SUP | IPC_SYNC, IPC_FD_OPTIONAL)             \
 	/* TUN devices, sockets that need CAP_NET_ADMIN, streams between tunnel workers */                            \
 	M(TUN_QUEUE, tun_queue, IPC_SUP | IPC_BIT(IPC_TUN_BRIDGE), IPC_SUP | IPC_TUN | IPC_BIT(IPC_TUN_BRIDGE),       \
 	  IPC_FD_OPTIONAL)                                                                                            \
@@ -104,7 +108,17 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
 	M(SOCKET_WANTED, socket_wanted, IPC_SUP | IPC_TUN, IPC_SUP | IPC_BIT(IPC_TUN_BRIDGE), IPC_FD_NONE)            \
 	M(SOCKET_MADE, socket_made, IPC_SUP | IPC_BIT(IPC_TUN_BRIDGE), IPC_SUP | IPC_TUN, IPC_FD_OPTIONAL)            \
 	M(LINK_WANTED, link_wanted, IPC_TUN, IPC_SUP, IPC_FD_NONE)                                                    \
-	M(WORKER_LINK, worker_link, IPC_SUP, IPC_TUN, IPC_FD_ONE)
+	M(WORKER_LINK, worker_link, IPC_SUP, IPC_TUN, IPC_FD_ONE)                                                     \
+	/* configuration that config-sync has from the controller, or goes back to */                                 \
+	M(CONFIG_WANTED, config_wanted, IPC_SYNC, IPC_SUP, IPC_FD_NONE)                                               \
+	M(CONFIG_OUTCOME, config_outcome, IPC_SUP, IPC_SYNC, IPC_FD_NONE)                                             \
+	/* keys stay with keeper */                                                                                   \
+	M(KEEPER_REQUEST, keeper_request, IPC_SYNC | IPC_CTL, IPC_KEEP, IPC_FD_OPTIONAL)                              \
+	M(KEEPER_REPLY, keeper_reply, IPC_KEEP, IPC_SYNC | IPC_CTL, IPC_FD_OPTIONAL)                                  \
+	M(KEYS_CHANGED, keys_changed, IPC_KEEP, IPC_SUP, IPC_FD_NONE)                                                 \
+	/* a tunnel worker's flows go over to its successor, by a channel between the two */                          \
+	M(HANDOVER_FLOW, handover_flow, IPC_TUN, IPC_TUN, IPC_FD_OPTIONAL)                                            \
+	M(HANDOVER_END, handover_end, IPC_TUN, IPC_TUN, IPC_FD_NONE)
 
 /* First on every channel, both ways. `index` tells workers of one role apart (0...). */
 #define IPC_FIELDS_hello(F) F(U32, schema) F(STR, version) F(U32, role) F(U32, index) F(U32, pid)
@@ -135,7 +149,7 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
 /* action: "file" (descriptor: the document; name: its path; boot: at start, config-sync decides between it and what is
  * in force), "apply" (descriptor: the document), "check" (descriptor; compiled but neither numbered nor stored),
  * "rollback" (version), "load" (no document: what the store has in force).
- * source: "file", "admin", "controller"; author: who, for the history. */
+ * "controller" (what config-sync asked for by CONFIG_WANTED). source: "file", "admin", "controller"; author: who, for the history. */
 #define IPC_FIELDS_config_submit(F)                                                                                   \
 	F(U64, id) F(STR, action) F(STR, name) F(STR, source) F(STR, author) F(U64, version) F(BOOL, boot)
 /* The answer: a sealed memfd with the compiled document (store/config.h), its generation (= version in the store) and
@@ -143,8 +157,9 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
  * unchanged: the document is what is already in force; nothing to prepare. */
 #define IPC_FIELDS_config_compiled(F)                                                                                 \
 	F(U64, id) F(U64, generation) F(STR, digest) F(STRS, errors) F(STRS, warnings) F(BOOL, unchanged)
-/* tunnels: how many tunnel workers there are under this configuration (who owns which TUN device: ipc/owner.h). */
-#define IPC_FIELDS_config_prepare(F) F(U64, generation) F(U32, tunnels)
+/* tunnels: how many tunnel workers there are under this configuration (who owns which TUN device: ipc/owner.h). predecessor: an
+ * orderly replacement: PEER (role and index its own) brings the channel over which the one before hands over its flows. */
+#define IPC_FIELDS_config_prepare(F) F(U64, generation) F(U32, tunnels) F(BOOL, predecessor)
 /* error: NULL when prepared */
 #define IPC_FIELDS_config_prepared(F) F(U64, generation) F(STR, error)
 /* Make generation the one in force (synced to disk before STORED), or, with refused set, record why it was not. */
@@ -217,6 +232,25 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
 /* The tunnel worker wants a stream to the worker `index`; both get an end of a socket pair, told apart by `client`. */
 #define IPC_FIELDS_link_wanted(F) F(U32, index)
 #define IPC_FIELDS_worker_link(F) F(U32, index) F(BOOL, client)
+
+/* config-sync asks for a change: action "controller" (a document that it has from the controller and keeps for this; version: the
+ * controller's number of it) or "rollback" (version: of the store; back to the last confirmed one). The supervisor begins it with a
+ * CONFIG_SUBMIT of the same action, version, source and author, and tells by OUTCOME what became of it. */
+#define IPC_FIELDS_config_wanted(F) F(U64, id) F(STR, action) F(U64, version) F(STR, source) F(STR, author)
+/* ok: generation is in force (unchanged: it was already). Else errors say why not, one per line, as of CONFIG_COMPILED. */
+#define IPC_FIELDS_config_outcome(F) F(U64, id) F(BOOL, ok) F(BOOL, unchanged) F(U64, generation) F(STRS, errors)
+
+/* op and args: workers/keeper/keeper.h. text: a PEM document, or what is to be signed (as a sealed memfd where it is larger than
+ * 32 KiB); the answer likewise. error: NULL when done. */
+#define IPC_FIELDS_keeper_request(F) F(U64, id) F(STR, op) F(STRS, args) F(STR, text)
+#define IPC_FIELDS_keeper_reply(F) F(U64, id) F(STR, text) F(STR, error)
+/* Files below the folder of keys have changed: whoever was given them is given them again. */
+#define IPC_FIELDS_keys_changed(F) F(STR, why)
+
+/* One flow's record (workers/tunnel/handover.h), with its plain side's socket where it has one. */
+#define IPC_FIELDS_handover_flow(F) F(STR, kind) F(BYTES, record)
+/* Nothing further comes: the successor reads devices and UDP sockets from now on. Also meant by the channel's end. */
+#define IPC_FIELDS_handover_end(F) F(U64, flows)
 
 /* --- what comes from the lists ------------------------------------------------------------------------------------ */
 

@@ -41,7 +41,8 @@ struct config_tls {
 	enum config_tls_version min_version;
 };
 
-struct config_identity { char *certificate, *key, *crl; struct config_strs authorities; };
+/* revoked: names of nodes of the own domain that are no longer believed, whatever certificate they show. */
+struct config_identity { char *certificate, *key, *crl; struct config_strs authorities, revoked; };
 
 /* password: crypt(5) text ($y$..., $6$...). */
 struct config_user { char *name, *password; };
@@ -192,6 +193,34 @@ struct config_tunnel {
 	bool require_user;
 };
 
+/* `control:` where a node's configuration comes from. config-sync reaches the controllers through the implied listener
+ * CONFIG_CONTROL (unix:control.sock in the runtime folder, accept http) and cluster CONFIG_CONTROL (carry h2, tls with the node's
+ * identity, server_name controller.DOMAIN), joined by an implied first route. n_endpoints 0: no controller. */
+struct config_control {
+	struct config_endpoint *endpoints; size_t n_endpoints;
+	char *key;                    /* the domain's Ed25519 public key, base64 */
+	uint32_t confirm;             /* ms without a controller after a change, until it is rolled back */
+	uint32_t report;              /* ms between reports */
+};
+#define CONFIG_CONTROL "hermes-control"
+
+/* `controller:` this node is a controller. Implied: listener CONFIG_CONTROLLER at address (tls; client certificates are asked for and
+ * may be missing, which is for enrolment), cluster CONFIG_CONTROLLER (carry h1, unix:controller.sock in the runtime folder) and a
+ * route. Names that begin with "hermes-" are reserved. */
+struct config_controller {
+	bool enabled;
+	struct config_address address;
+	struct config_strs etcd;      /* "host:port" or "unix:/path", plain HTTP (TLS: by a listener of our own); none: local store */
+	char *prefix;                 /* of etcd's keys */
+	struct config_strs operators; /* nodes whose certificate may use the operators' interface over the network */
+	uint32_t certificate_days, token_lifetime;   /* days; ms */
+};
+#define CONFIG_CONTROLLER "hermes-controller"
+
+/* A way that tunnel worker 0 measures by OPTIONS with Max-Forwards (probe.h), every `interval` ms. cluster NULL: as routes say. target
+ * NULL: the cluster's endpoint itself (one hop). */
+struct config_probe { char *name, *cluster, *target, *method; struct config_pairs add_headers; uint32_t interval, timeout; };
+
 struct config_admin { struct config_strs read, operate, administer; };  /* users, or "group:NAME" */
 
 struct config {
@@ -219,6 +248,10 @@ struct config {
 	struct config_telemetry telemetry;
 	struct config_admin admin;
 	char *log_level;
+	struct config_control control;
+	struct config_controller controller;
+	struct config_probe *probes; size_t n_probes;
+	bool tun_bridge_off, telemetry_off;   /* `roles:` */
 
 	/* Derived by the compiler, sent along: what a decision can examine (the decision cache's key), and the overlay's own
 	 * headers (everything that a listener or policy adds, and overlay_headers). Sorted, unique. */
@@ -240,6 +273,15 @@ void config_report_free(struct config_report *report);
 /* Parses and checks a document of at most 16 MiB. name: what errors call it. Returns the model, or NULL with at least one
  * error in report. Also checks references (routes to clusters etc.), and compiles time zones. Opens no file but zoneinfo. */
 struct config *config_parse(const char *name, const char *text, size_t length, struct config_report *report);
+
+/* Several documents as one (config_layers.c). Maps are merged key by key; lists whose members have a `name` (listeners, tunnels, clusters,
+ * address_spaces, policies, users, routes, probes) by name, members of earlier layers first, where both name one the earlier layer's
+ * holds, key by key; every other list and value is the earlier layer's. Errors name the layer that the place came from. */
+struct config_layer { const char *name, *text; size_t length; };
+struct config *config_parse_layers(const struct config_layer *layers, size_t n, struct config_report *report);
+/* The merged document as YAML text without defaults, each key and named member with the layer it came from as a comment (origins) or
+ * without. malloc'd; NULL with report where a layer is no YAML. */
+char *config_merged(const struct config_layer *layers, size_t n, bool origins, struct config_report *report);
 
 /* --- transport (config_pack.c; msgpack) ---------------------------------------------------------------------------- */
 
