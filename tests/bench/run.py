@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """make bench, part one: CONNECT over HTTP/2 and TLS, one hop and two, beside nghttpx and HAProxy in the same run.
 
-    run.py [PART...]      bulk latency requests late memory, and udp ip of part two (datagrams.py); default: all
+    run.py [PART...]      bulk latency requests late memory, udp ip of part two (datagrams.py), restart (restart.py), kill (kill.py); default: all
     QUICK=1               fewer and shorter rounds       PEERS="nghttpx haproxy hermes"   some only
     BENCH_MB=2048         size of a bulk transfer
 
@@ -16,8 +16,10 @@ import time
 from pathlib import Path
 
 import datagrams
+import kill
 import lab
 import peers
+import restart
 from lab import ENDS, PROXIES, World, cpu_seconds, pss_kib, summary
 from table import ROWS, finish, goal_here, print_tables
 
@@ -210,10 +212,11 @@ def part_one(parts):
 
 
 def main():
-    parts = sys.argv[1:] or ["bulk", "latency", "requests", "late", "memory", "udp", "ip"]
+    parts = sys.argv[1:] or ["bulk", "latency", "requests", "late", "memory", "udp", "ip", "restart", "kill"]
     two = [part for part in parts if part in ("udp", "ip")]
-    one = [part for part in parts if part not in two]
-    return max(part_one(one) if one else 0, datagrams.main(two) if two else 0)
+    others = {"restart": restart.main, "kill": kill.main}
+    one = [part for part in parts if part not in [*two, *others]]
+    return max(part_one(one) if one else 0, datagrams.main(two) if two else 0, *(main() for name, main in others.items() if name in parts), 0)
 
 
 if __name__ == "__main__":
