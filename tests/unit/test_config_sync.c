@@ -15,7 +15,7 @@
 #include "ipc/memfd.h"
 #include "ipc/worker.h"
 #include "store/config.h"
-#include "workers/config-sync/diff.h"
+#include "store/diff.h"
 #include "workers/config-sync/sync.h"
 
 static char folder[64];

@@ -3,7 +3,7 @@
 #include "ipc/json.h"
 #include "ipc/worker.h"
 #include "store/config.h"
-#include "workers/config-sync/diff.h"
+#include "store/diff.h"
 #include "workers/config-sync/sync.h"
 
 #include <errno.h>

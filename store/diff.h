@@ -1,6 +1,6 @@
 /* Unified difference of two texts, by lines. */
-#ifndef HERMES_CONFIG_SYNC_DIFF_H
-#define HERMES_CONFIG_SYNC_DIFF_H
+#ifndef HERMES_STORE_DIFF_H
+#define HERMES_STORE_DIFF_H
 
 /* malloc'd text with "--- FROM", "+++ TO" and hunks of three lines of context; empty where the texts are equal. NULL: out of
  * memory. Where the differing part is too large to compare in detail it comes out as one block. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "workers/config-sync/diff.h"
+#include "store/diff.h"
 
 #include <stdbool.h>
 #include <stdint.h>
