@@ -69,7 +69,7 @@ static int close_doors(enum ipc_role role, bool trace)
 		log_info("landlock missing", "%s", "effect=\"the seccomp filter alone keeps files closed\"");
 	else if (error)
 		return error;
-	if (!confined && role == IPC_CONFIG_SYNC)
+	if (!confined && IPC_BIT(role) & (IPC_SYNC | IPC_CTL | IPC_KEEP))
 		log_warn("files not confined", "%s", "reason=\"no Landlock: file permissions alone limit it\"");
 	error = sandbox_capabilities(role);
 	return error ? error : sandbox_filter(role, confined, trace);
@@ -78,7 +78,7 @@ static int close_doors(enum ipc_role role, bool trace)
 int sandbox_enter(enum ipc_role role)
 {
 	const char *mode = getenv("HERMES_SANDBOX");
-	if (role == IPC_SUPERVISOR || role >= IPC_ADMIN)
+	if (role >= IPC_ROLE_COUNT || !(IPC_BIT(role) & IPC_WORKERS))
 		return -EINVAL;
 	if (mode && !strcmp(mode, "off")) {
 		log_warn("sandbox off", "%s", "reason=HERMES_SANDBOX");

@@ -66,14 +66,17 @@ static const struct call tunnel[] = {
 /* Metrics are served on a listener that comes bound; logs are written to descriptors that come open. */
 static const struct call telemetry[] = {CALL(listen), CALL(accept4), CALL(fsync), CALL(fdatasync)};
 
-/* The store: LMDB in a folder that Landlock confines. */
-static const struct call config_sync[] = {
+/* A folder that Landlock confines: config-sync's store, keeper's keys, the controller's store. */
+static const struct call folder[] = {
 	CALL(open), CALL(openat), CALL(stat), CALL(lstat), CALL(newfstatat), CALL(statx), CALL(access), CALL(faccessat),
 	CALL(faccessat2), CALL(getdents64), CALL(readlink), CALL(readlinkat), CALL(mkdir), CALL(mkdirat), CALL(unlink),
 	CALL(unlinkat), CALL(rename), CALL(renameat), CALL(renameat2), CALL(statfs), CALL(fstatfs), CALL(fchmod),
 	CALL(pwrite64), CALL(pwritev), CALL(fsync), CALL(fdatasync), CALL(sync_file_range), CALL(msync), CALL(fallocate),
 	CALL(flock), CALL_IS(fcntl, 1, F_GETLK), CALL_IS(fcntl, 1, F_SETLK), CALL_IS(fcntl, 1, F_SETLKW),
 };
+
+/* The folder (above), and a socket that comes bound. What it dials, the supervisor dials for it. */
+static const struct call controller[] = {CALL(listen), CALL(accept4)};
 
 /* Devices; addresses, routes and packet filter by netlink sockets that are open before; sockets bound to foreign addresses. */
 static const struct call tun_bridge[] = {
@@ -90,8 +93,8 @@ static const struct {
 	size_t n;
 } roles[IPC_ROLE_COUNT] = {
 #define ROLE(id, list) [id] = {list, sizeof(list) / sizeof(*(list))}
-	ROLE(IPC_TUNNEL, tunnel), ROLE(IPC_TELEMETRY, telemetry), ROLE(IPC_CONFIG_SYNC, config_sync),
-	ROLE(IPC_TUN_BRIDGE, tun_bridge),     /* policy and router: nothing of their own */
+	ROLE(IPC_TUNNEL, tunnel), ROLE(IPC_TELEMETRY, telemetry), ROLE(IPC_TUN_BRIDGE, tun_bridge),
+	ROLE(IPC_CONTROLLER, controller),     /* policy and router: nothing of their own */
 #undef ROLE
 };
 
@@ -114,6 +117,8 @@ static int allow_role(scmp_filter_ctx ctx, enum ipc_role role, bool confined)
 		error = allow_all(ctx, &own_signals, 1);
 	if (!error)
 		error = allow_all(ctx, roles[role].calls, roles[role].n);
+	if (!error && IPC_BIT(role) & (IPC_SYNC | IPC_CTL | IPC_KEEP))
+		error = allow_all(ctx, folder, sizeof(folder) / sizeof(*folder));
 	if (!error && role == IPC_TUN_BRIDGE && confined)
 		error = allow_all(ctx, tun_bridge_confined, 1);
 	/* its flags lie in memory, out of a filter's sight: the C library then takes clone, whose flags do not */

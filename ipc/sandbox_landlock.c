@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/landlock.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -64,19 +65,28 @@ static int allow(int ruleset, const char *path, uint64_t rights)
 	return error;
 }
 
+/* What a role has of the state folder; NULL: nothing, "": all. */
+static const char *state_part(enum ipc_role role)
+{
+	return role == IPC_CONFIG_SYNC ? "" : role == IPC_CONTROLLER ? "/controller" : role == IPC_KEEPER ? "/keys" : NULL;
+}
+
 static int allow_role(int fd, enum ipc_role role, uint64_t handled)
 {
-	const char *state = getenv("HERMES_STATE_DIR");
+	const char *state = getenv("HERMES_STATE_DIR"), *part = state_part(role);
+	char path[4096];
 	int error = 0;
 	if (role == IPC_TUN_BRIDGE)
 		return allow(fd, "/dev/net/tun",
 		             handled & (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | FS_IOCTL_DEV));
-	if (role != IPC_CONFIG_SYNC)
+	if (!part)
 		return 0;
+	if (snprintf(path, sizeof(path), "%s%s", state ? state : "", part) >= (int)sizeof(path))
+		return -ENAMETOOLONG;
 	if (state && *state)
-		error = allow(fd, state, handled & (READ | CHANGE));
+		error = allow(fd, path, handled & (READ | CHANGE));
 	/* time windows are compiled with their zones (store/config.h) */
-	return error ? error : allow(fd, "/usr/share/zoneinfo", READ);
+	return error || role == IPC_KEEPER ? error : allow(fd, "/usr/share/zoneinfo", READ);
 }
 
 int sandbox_landlock(enum ipc_role role)

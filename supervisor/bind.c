@@ -63,7 +63,7 @@ static bool resolve_v6(const char *host, in_port_t port, struct bind_address *ou
 int bind_resolve(const struct config_address *text, struct bind_address *out, char *error, size_t size)
 {
 	const char *host = text->host;
-	*out = (struct bind_address){0};
+	*out = (struct bind_address){.uid = (uid_t)-1, .gid = (gid_t)-1};
 	if (text->unix_path)
 		return resolve_unix(text->unix_path, out, error, size);
 	if (!host || !*host) {
@@ -203,8 +203,10 @@ static int bind_unix(struct bind_address *a, int fd)
 	if (bind(fd, (struct sockaddr *)&a->address, a->length))
 		return -1;
 	a->made = true;
-	/* as open to local programs as a port on the loopback address; the folder's permissions close it further */
-	return chmod(as_unix(a)->sun_path, 0666);
+	/* the folder's permissions close it further */
+	if ((a->uid != (uid_t)-1 || a->gid != (gid_t)-1) && chown(as_unix(a)->sun_path, a->uid, a->gid))
+		return -1;
+	return chmod(as_unix(a)->sun_path, a->mode ? a->mode : 0666);
 }
 
 static int bind_inet(const struct bind_address *a, int fd, int first)

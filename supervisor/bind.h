@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 
 struct config_address;
 
@@ -16,6 +17,9 @@ struct bind_address {
 	bool datagrams;        /* UDP */
 	bool transparent;      /* takes what is for other addresses (IP_TRANSPARENT) */
 	bool made;             /* a Unix socket's name in the file system is ours to remove */
+	mode_t mode;           /* of a Unix socket; 0: 0666, as open to local programs as a port on the loopback address */
+	uid_t uid;             /* and its owners; -1: ours */
+	gid_t gid;
 };
 
 /* Numeric addresses, "localhost", no host at all, and Unix paths: names would need a resolver that blocks. Returns

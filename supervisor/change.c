@@ -233,7 +233,7 @@ static void commit(struct change *ch)
 	         log_value(ch->request->author));
 	commit_workers(s);
 	apply_log_level(s, old.config ? old.config->log_level : NULL);
-	pool_set_tunnels(s->pool, pool_tunnel_count(s->in_force.config));
+	pool_set_roles(s->pool, s->in_force.config);
 	generation_clear(&old);
 	supervisor_committed(s);
 	finish(ch, true);
@@ -415,10 +415,8 @@ static void take_compiled(struct change *ch, const struct ipc_config_compiled *m
 		fail(ch, "config-sync handed over a configuration that cannot be read");
 		return;
 	}
-	if (!s->in_force.number) {
-		pool_start_others(s->pool);
-		pool_set_tunnels(s->pool, pool_tunnel_count(ch->next.config));
-	}
+	if (!s->in_force.number)
+		pool_set_roles(s->pool, ch->next.config);
 	set_phase(ch, PHASE_WAITING);
 	change_progress(ch);
 }

@@ -89,6 +89,7 @@ static void on_message(struct ipc_channel *channel, enum ipc_type type, const un
 	case IPC_MSG_SOCKET_WANTED: tun_queues_socket_wanted(s->tun_queues, c, &m->socket_wanted); break;
 	case IPC_MSG_SOCKET_MADE: tun_queues_socket_made(s->tun_queues, c, &m->socket_made, *fd); break;
 	case IPC_MSG_DECISION: explain_decided(s->explain, &m->decision); break;
+	case IPC_MSG_KEYS_CHANGED: supervisor_keys_changed(s, m->keys_changed.why); break;
 	case IPC_MSG_ADMIN_REPLY: control_worker_replied(s->control, c, &m->admin_reply, *fd); break;
 	default: break;          /* the channel lets nothing else through */
 	}

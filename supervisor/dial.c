@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define DIAL_LIMIT_S 1
@@ -17,8 +18,7 @@
 
 struct attempt {
 	struct dialer *dialer;
-	struct child *child;      /* who asked; compared with who is there when the answer comes */
-	pid_t pid;
+	pid_t pid;                /* who asked */
 	uint64_t id;
 	int fd;
 	struct event *event;
@@ -62,7 +62,7 @@ void dialer_free(struct dialer *d)
 static void answer(struct child *child, uint64_t id, const char *error, int fd)
 {
 	if (error)
-		log_debug("authorizer not reached", "error=%s", log_value(error));
+		log_debug("not dialled", "worker=%s error=%s", child->slot->name, log_value(error));
 	child_send(child, IPC_MSG_DIALED, &(struct ipc_dialed){.id = id, .error = error}, error ? -1 : fd);
 }
 
@@ -73,9 +73,9 @@ static void on_connected(evutil_socket_t fd, short what, void *arg)
 	socklen_t size = sizeof(error);
 	if (what & EV_WRITE && getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size))
 		error = errno;
-	struct child *now = pool_find(a->dialer->supervisor->pool, IPC_POLICY, 0);
-	if (now && now == a->child && now->pid == a->pid)
-		answer(now, a->id, error ? strerror(error) : NULL, a->fd);
+	struct child *asker = pool_find_pid(a->dialer->supervisor->pool, a->pid);
+	if (asker)
+		answer(asker, a->id, error ? strerror(error) : NULL, a->fd);
 	attempt_free(a);
 }
 
@@ -87,7 +87,7 @@ static void start(struct dialer *d, struct child *child, uint64_t id, const stru
 		answer(child, id, "too many connections are being made", -1);
 		return;
 	}
-	*a = (struct attempt){.dialer = d, .child = child, .pid = child->pid, .id = id};
+	*a = (struct attempt){.dialer = d, .pid = child->pid, .id = id};
 	LIST_INSERT_HEAD(&d->attempts, a, link);
 	d->count++;
 	a->fd = socket(to->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -106,35 +106,73 @@ static void start(struct dialer *d, struct child *child, uint64_t id, const stru
 	}
 }
 
-/* policy runs in a sandbox because it may turn: what it can reach through us is what an administrator wrote. */
-static bool configured(const struct supervisor *s, const char *address)
+static bool names_authorizer(const struct config *c, const char *address)
 {
-	const struct config *c = s->in_force.config;
-	for (size_t i = 0; c && i < c->n_policies; i++)
+	for (size_t i = 0; i < c->n_policies; i++)
 		if (c->policies[i].authorizer.address && strcmp(c->policies[i].authorizer.address, address) == 0)
 			return true;
 	return false;
 }
 
-void dial(struct dialer *d, struct child *child, const struct ipc_dial *m)
+static bool names_store(const struct config *c, const char *address)
+{
+	for (size_t i = 0; i < c->controller.etcd.n; i++)
+		if (strcmp(c->controller.etcd.v[i], address) == 0)
+			return true;
+	return false;
+}
+
+/* Workers run in a sandbox because they may turn: what they can reach through us is what an administrator wrote. */
+static bool configured(const struct supervisor *s, enum ipc_role role, const char *address)
+{
+	const struct config *c = s->in_force.config;
+	if (!c || !address)
+		return false;
+	if (role == IPC_CONFIG_SYNC)
+		return strcmp(address, "control") == 0 && c->control.n_endpoints;
+	return role == IPC_CONTROLLER ? names_store(c, address) : role == IPC_POLICY && names_authorizer(c, address);
+}
+
+/* config-sync's way to the controllers: the listener CONFIG_CONTROL of our own tunnel workers. */
+static int resolve_control(const struct supervisor *s, struct bind_address *to, char *error, size_t size)
+{
+	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	if (snprintf(path, sizeof(path), "%s/control.sock", s->options->runtime_dir) >= (int)sizeof(path)) {
+		snprintf(error, size, "the runtime folder's path is too long");
+		return -1;
+	}
+	return bind_resolve(&(struct config_address){.unix_path = path}, to, error, size);
+}
+
+static int resolve(const struct supervisor *s, enum ipc_role role, const char *text, struct bind_address *to, char *error, size_t size)
 {
 	struct config_address address = {0};
-	struct bind_address to;
 	const char *why = NULL;
-	char error[256];
-	if (!m->address || !configured(d->supervisor, m->address)) {
-		answer(child, m->id, "the configuration in force names no such authorizer", -1);
-		return;
+	if (role == IPC_CONFIG_SYNC)
+		return resolve_control(s, to, error, size);
+	if (config_address_parse(text, true, NULL, &address, &why)) {
+		snprintf(error, size, "%s", why ? why : "not an address");
+		return -1;
 	}
-	if (config_address_parse(m->address, true, NULL, &address, &why)) {
-		answer(child, m->id, why ? why : "not an address", -1);
-		return;
-	}
+	int result = -1;
 	if (!address.unix_path && (!address.host || !*address.host))
-		answer(child, m->id, "no host given", -1);
-	else if (bind_resolve(&address, &to, error, sizeof(error)))
+		snprintf(error, size, "no host given");
+	else
+		result = bind_resolve(&address, to, error, size);
+	config_address_clear(&address);
+	return result;
+}
+
+void dial(struct dialer *d, struct child *child, const struct ipc_dial *m)
+{
+	enum ipc_role role = child->slot->role;
+	struct bind_address to;
+	char error[256];
+	if (!configured(d->supervisor, role, m->address))
+		answer(child, m->id, role == IPC_POLICY ? "the configuration in force names no such authorizer" :
+		       "the configuration in force names no such address", -1);
+	else if (resolve(d->supervisor, role, m->address, &to, error, sizeof(error)))
 		answer(child, m->id, error, -1);
 	else
 		start(d, child, m->id, &to);
-	config_address_clear(&address);
 }

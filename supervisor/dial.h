@@ -1,4 +1,4 @@
-/* Connects to authorizers for policy, which may not. */
+/* Connects for workers that may not: policy to authorizers, config-sync to the controllers' way in, the controller to etcd. */
 #ifndef HERMES_SUPERVISOR_DIAL_H
 #define HERMES_SUPERVISOR_DIAL_H
 
@@ -8,7 +8,7 @@ struct dialer;
 struct dialer *dialer_new(struct supervisor *s);
 void dialer_free(struct dialer *dialer);
 /* Answers with DIALED within a second: a connected stream socket, or the reason. Only addresses that the configuration in
- * force names for an authorizer are dialled. */
+ * force names for the role are dialled; config-sync's is called "control". */
 void dial(struct dialer *dialer, struct child *child, const struct ipc_dial *m);
 
 #endif

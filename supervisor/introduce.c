@@ -12,7 +12,8 @@ static const unsigned talks_to[IPC_ROLE_COUNT] = {
 	[IPC_POLICY] = IPC_BIT(IPC_ROUTER) | IPC_TELE,
 	[IPC_ROUTER] = IPC_TELE,
 	[IPC_TUN_BRIDGE] = IPC_TELE,
-	[IPC_CONFIG_SYNC] = IPC_TELE,
+	[IPC_CONFIG_SYNC] = IPC_TELE | IPC_KEEP,
+	[IPC_CONTROLLER] = IPC_KEEP,
 };
 
 bool introduce_talk(enum ipc_role a, enum ipc_role b)

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define BACKLOG 4096              /* connections that nobody took yet, per socket */
@@ -39,15 +40,18 @@ struct bindings {
 };
 
 struct listeners {
+	const struct supervisor *supervisor;
 	struct places places;
 	struct bindings current, next;
 };
 
-struct listeners *listeners_new(void)
+struct listeners *listeners_new(const struct supervisor *s)
 {
 	struct listeners *l = calloc(1, sizeof(*l));
-	if (l)
-		TAILQ_INIT(&l->places);
+	if (!l)
+		return NULL;
+	l->supervisor = s;
+	TAILQ_INIT(&l->places);
 	return l;
 }
 
@@ -123,13 +127,36 @@ static int place_grow(struct listeners *l, struct place *p, unsigned count, char
 /* What a binding's socket is for, beyond its address. */
 enum { DATAGRAMS = 1, TRANSPARENT = 2 };
 
+/* The node's own sockets lie in the runtime folder, under fixed names. The way to the controllers is for the supervisor alone, which
+ * dials it for config-sync; the controller's is for the tunnel workers and for operators. */
+static int own_socket(const struct listeners *l, struct binding *b, struct bind_address *where, char *why, size_t size)
+{
+	const struct privileges *p = &l->supervisor->privileges;
+	struct sockaddr_un *un = (struct sockaddr_un *)&where->address;
+	char name[sizeof(un->sun_path)];
+	bool controller = b->role == IPC_CONTROLLER;
+	if (where->address.ss_family != AF_UNIX || *un->sun_path == '/' || (!controller && strcmp(b->name, CONFIG_CONTROL)))
+		return 0;
+	snprintf(name, sizeof(name), "%s", un->sun_path);
+	if (snprintf(un->sun_path, sizeof(un->sun_path), "%s/%s", l->supervisor->options->runtime_dir, name) >= (int)sizeof(un->sun_path)) {
+		snprintf(why, size, "the runtime folder's path is too long");
+		return -1;
+	}
+	where->mode = controller ? 0660 : 0600;
+	if (p->root) {
+		where->uid = p->uid;
+		where->gid = controller && p->has_group ? p->group : p->gid;
+	}
+	return 0;
+}
+
 static int add_binding(struct listeners *l, struct binding binding, const struct config_address *address, unsigned what,
                        unsigned count, char *error, size_t size)
 {
 	struct bind_address where;
 	char why[256];
 	binding.text = address->text;
-	if (bind_resolve(address, &where, why, sizeof(why)))
+	if (bind_resolve(address, &where, why, sizeof(why)) || own_socket(l, &binding, &where, why, sizeof(why)))
 		goto refused;
 	where.datagrams = what & DATAGRAMS;
 	where.transparent = what & TRANSPARENT;
@@ -175,13 +202,24 @@ static int add_listener(struct listeners *l, const struct config_listener *c, un
 	return c->capture.udp ? add_binding(l, b, &c->address, TRANSPARENT | DATAGRAMS, tunnels, error, size) : 0;
 }
 
+/* Where the controller serves its tunnel workers and operators. */
+static int add_controller(struct listeners *l, const struct config *config, char *error, size_t size)
+{
+	static char path[] = "controller.sock", text[] = "unix:controller.sock";
+	static const struct config_address address = {.text = text, .unix_path = path};
+	struct binding b = {.name = "controller", .accept = "controller", .role = IPC_CONTROLLER};
+	return config->controller.enabled ? add_binding(l, b, &address, 0, 1, error, size) : 0;
+}
+
 static int add_all(struct listeners *l, const struct config *config, unsigned tunnels, char *error, size_t size)
 {
 	for (size_t i = 0; i < config->n_listeners; i++)
 		if (add_listener(l, &config->listeners[i], tunnels, error, size))
 			return -1;
+	if (add_controller(l, config, error, size))
+		return -1;
 	const struct config_address *metrics = &config->telemetry.metrics;
-	if (!metrics->text)
+	if (!metrics->text || config->telemetry_off)
 		return 0;
 	struct binding b = {.name = "metrics", .accept = "metrics", .role = IPC_TELEMETRY};
 	return add_binding(l, b, metrics, 0, 1, error, size);
@@ -192,7 +230,7 @@ int listeners_prepare(struct listeners *l, const struct config *config, unsigned
 	listeners_abort(l);
 	if (tunnels > POOL_TUNNELS_MAX)
 		tunnels = POOL_TUNNELS_MAX;
-	l->next = (struct bindings){.v = calloc(2 * config->n_listeners + 1, sizeof(*l->next.v)), .tunnels = tunnels};
+	l->next = (struct bindings){.v = calloc(2 * config->n_listeners + 2, sizeof(*l->next.v)), .tunnels = tunnels};
 	if (!l->next.v) {
 		snprintf(error, size, "out of memory");
 		return -1;

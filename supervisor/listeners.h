@@ -9,8 +9,9 @@
 struct config;
 struct json;
 struct listeners;
+struct supervisor;
 
-struct listeners *listeners_new(void);
+struct listeners *listeners_new(const struct supervisor *s);
 void listeners_free(struct listeners *listeners);
 
 /* Opens what `config` needs and is not open yet: bound, not listening. Returns 0, or -1 with error naming the listener;

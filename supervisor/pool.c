@@ -5,6 +5,7 @@
 #include "supervisor/clock.h"
 #include "supervisor/control.h"
 #include "supervisor/files.h"
+#include "supervisor/folders.h"
 #include "supervisor/introduce.h"
 #include "supervisor/listeners.h"
 #include "supervisor/supervisor.h"
@@ -73,11 +74,27 @@ void pool_free(struct pool *p)
 	free(p);
 }
 
+/* Of most roles two at a time would be one too many: who writes a store, makes devices, or listens alone. */
+static bool must_wait(const struct slot *slot)
+{
+	const struct child *c;
+	if (slot->role == IPC_TUNNEL || slot->role == IPC_POLICY || slot->role == IPC_ROUTER)
+		return false;
+	TAILQ_FOREACH(c, &slot->supervisor->pool->children, link)
+		if (c->slot == slot)
+			return true;
+	return false;
+}
+
+/* When the one before has not ended, its end brings us here again. */
 static void fill(struct slot *slot)
 {
 	struct pool *p = slot->supervisor->pool;
-	if (slot->child || slot->gone || p->stopping)
+	if (slot->child || slot->gone || p->stopping || must_wait(slot))
 		return;
+	int error = folders_make_role(slot->supervisor, slot->role);
+	if (error)
+		log_error("folder not made", "worker=%s error=%s", slot->name, log_value(strerror(-error)));
 	slot->child = child_start(slot->supervisor, slot);
 	if (slot->child) {
 		TAILQ_INSERT_TAIL(&p->children, slot->child, link);
@@ -126,17 +143,33 @@ static struct slot *find_slot(struct pool *p, enum ipc_role role, unsigned index
 	return NULL;
 }
 
-void pool_start_role(struct pool *p, enum ipc_role role)
+/* Filled, or emptied: what it had to do is over with the configuration in force. */
+static void set_slot(struct pool *p, enum ipc_role role, unsigned index, bool filled)
 {
-	if (!find_slot(p, role, 0))
-		add_slot(p, role, 0);
+	struct slot *slot = find_slot(p, role, index);
+	const struct config *config = p->supervisor->in_force.config;
+	if (!slot) {
+		if (filled)
+			add_slot(p, role, index);
+		return;
+	}
+	if (slot->gone != filled)
+		return;
+	slot->gone = !filled;
+	if (filled) {
+		fill(slot);
+		return;
+	}
+	struct child *c = slot->child;
+	event_del(slot->restart);
+	slot->child = NULL;
+	if (c)
+		child_stop(c, role != IPC_TUNNEL ? HELPER_STOP_MS : config ? config->drain_timeout : 0);
 }
 
-void pool_start_others(struct pool *p)
+void pool_start_role(struct pool *p, enum ipc_role role)
 {
-	static const enum ipc_role roles[] = {IPC_TELEMETRY, IPC_ROUTER, IPC_POLICY, IPC_TUN_BRIDGE};
-	for (size_t i = 0; i < sizeof(roles) / sizeof(*roles); i++)
-		pool_start_role(p, roles[i]);
+	set_slot(p, role, 0, true);
 }
 
 unsigned pool_tunnel_count(const struct config *config)
@@ -148,29 +181,25 @@ unsigned pool_tunnel_count(const struct config *config)
 	return n < 1 ? 1 : n > TUNNELS_DEFAULT_MAX ? TUNNELS_DEFAULT_MAX : (unsigned)n;
 }
 
-void pool_set_tunnels(struct pool *p, unsigned count)
+static bool wanted(const struct config *config, enum ipc_role role)
 {
-	struct slot *slot, *next;
-	for (unsigned i = 0; i < count; i++) {
-		slot = find_slot(p, IPC_TUNNEL, i);
-		if (!slot)
-			add_slot(p, IPC_TUNNEL, i);
-		else if (slot->gone) {
-			slot->gone = false;
-			fill(slot);
-		}
+	switch (role) {
+	case IPC_TELEMETRY: return !config->telemetry_off;
+	case IPC_TUN_BRIDGE: return !config->tun_bridge_off;
+	case IPC_CONTROLLER: return config->controller.enabled;
+	case IPC_KEEPER: return config->controller.enabled || config->control.n_endpoints;
+	default: return true;
 	}
-	for (slot = TAILQ_FIRST(&p->slots); slot; slot = next) {
-		next = TAILQ_NEXT(slot, link);
-		if (slot->role != IPC_TUNNEL || slot->index < count || slot->gone)
-			continue;
-		slot->gone = true;
-		event_del(slot->restart);
-		struct child *c = slot->child;
-		slot->child = NULL;
-		if (c)
-			child_stop(c, p->supervisor->in_force.config ? p->supervisor->in_force.config->drain_timeout : 0);
-	}
+}
+
+void pool_set_roles(struct pool *p, const struct config *config)
+{
+	static const enum ipc_role roles[] = {IPC_TELEMETRY, IPC_ROUTER, IPC_POLICY, IPC_TUN_BRIDGE, IPC_KEEPER, IPC_CONTROLLER};
+	unsigned tunnels = pool_tunnel_count(config);
+	for (size_t i = 0; i < sizeof(roles) / sizeof(*roles); i++)
+		set_slot(p, roles[i], 0, wanted(config, roles[i]));
+	for (unsigned i = 0; i < POOL_TUNNELS_MAX; i++)
+		set_slot(p, IPC_TUNNEL, i, i < tunnels);
 }
 
 struct slots *pool_slots(struct pool *p)
@@ -184,6 +213,15 @@ struct slot *pool_find_name(struct pool *p, const char *name)
 	TAILQ_FOREACH(slot, &p->slots, link)
 		if (!slot->gone && strcmp(slot->name, name) == 0)
 			return slot;
+	return NULL;
+}
+
+struct child *pool_find_pid(struct pool *p, pid_t pid)
+{
+	struct child *c;
+	TAILQ_FOREACH(c, &p->children, link)
+		if (c->pid == pid && c->state != CHILD_DEAD)
+			return c;
 	return NULL;
 }
 
@@ -399,9 +437,8 @@ static void reap_one(struct pool *p, struct child *c)
 		child_kill(c, "it was stopped by a signal");
 		return;
 	}
-	bool orderly = c->state == CHILD_STOPPING;
 	reaped(p, c, status);
-	if (orderly && !slot->child && !slot->gone && !event_pending(slot->restart, EV_TIMEOUT, NULL))
+	if (!slot->child && !slot->gone && !event_pending(slot->restart, EV_TIMEOUT, NULL))
 		fill(slot);
 }
 

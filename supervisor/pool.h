@@ -30,17 +30,18 @@ struct pool;
 struct pool *pool_new(struct supervisor *s);
 void pool_free(struct pool *pool);
 
-/* Starts one role's worker, all roles' but tunnel's, or as many tunnel workers as told (surplus ones are drained). */
-void pool_start_role(struct pool *pool, enum ipc_role role);
-void pool_start_others(struct pool *pool);
-void pool_set_tunnels(struct pool *pool, unsigned count);
-/* As many as the configuration says: by default one per CPU, at most 8. */
+/* Starts one role's worker; or those that the configuration wants, and ends those that it does not (tunnel workers are drained). */
 struct config;
+void pool_start_role(struct pool *pool, enum ipc_role role);
+void pool_set_roles(struct pool *pool, const struct config *config);
+/* Tunnel workers, as many as the configuration says: by default one per CPU, at most 8. */
 unsigned pool_tunnel_count(const struct config *config);
 
 struct slots *pool_slots(struct pool *pool);
 /* The live worker of a role, or NULL. */
 struct child *pool_find(struct pool *pool, enum ipc_role role, unsigned index);
+/* The live worker with that process id: for answers that come later. */
+struct child *pool_find_pid(struct pool *pool, pid_t pid);
 struct slot *pool_find_name(struct pool *pool, const char *name);
 /* Whether every place is filled by a worker in that state. */
 bool pool_all(struct pool *pool, enum child_state state);

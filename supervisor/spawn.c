@@ -65,8 +65,10 @@ static void environment_make(struct environment *e, const struct spawner *s, enu
 	snprintf(slot, sizeof(slot), "%u", s->net_slot);
 	if (role == IPC_TUN_BRIDGE && s->privileges->root)
 		put(e, "HERMES_NET_SLOT", slot);
-	if (role == IPC_CONFIG_SYNC)
+	if (IPC_BIT(role) & (IPC_SYNC | IPC_CTL | IPC_KEEP))
 		put(e, "HERMES_STATE_DIR", s->state_dir);
+	if (role == IPC_TUNNEL)
+		put(e, "HERMES_RUNTIME_DIR", s->runtime_dir);
 	/* sanitizers' settings */
 	put(e, "ASAN_OPTIONS", secure_getenv("ASAN_OPTIONS"));
 	put(e, "UBSAN_OPTIONS", secure_getenv("UBSAN_OPTIONS"));

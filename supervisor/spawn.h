@@ -6,7 +6,8 @@
 
 struct spawner {
 	const struct privileges *privileges;
-	const char *state_dir;     /* told to config-sync only */
+	const char *state_dir;     /* told to those who have a part of it: config-sync, controller, keeper */
+	const char *runtime_dir;   /* told to tunnel: where implied clusters find their sockets */
 	char libexec[4096];        /* folder of hermes-ROLE */
 	unsigned net_slot;         /* told to tun-bridge only: ipc/net.h; NET_SLOTS: none */
 	int journal_fd;            /* passed on as descriptor 4; -1: none */

@@ -1,13 +1,13 @@
 #include "supervisor/supervisor.h"
 #include "ipc/log.h"
 #include "store/config.h"
-#include "store/store.h"
 #include "supervisor/change.h"
 #include "supervisor/clock.h"
 #include "supervisor/control.h"
 #include "supervisor/dial.h"
 #include "supervisor/explain.h"
 #include "supervisor/files.h"
+#include "supervisor/folders.h"
 #include "supervisor/listeners.h"
 #include "supervisor/notify.h"
 #include "supervisor/pool.h"
@@ -22,7 +22,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define DRAIN_MAX_MS 60000u     /* systemd kills after 90 s */
@@ -40,72 +39,6 @@ const char *supervisor_state_name(enum supervisor_state state)
 bool supervisor_ready(const struct supervisor *s)
 {
 	return s->state == SUPERVISOR_RUNNING && pool_all(s->pool, CHILD_SERVING);
-}
-
-/* --- folders -------------------------------------------------------------------------------------------------------- */
-
-static int make_folder(const char *path, mode_t mode)
-{
-	char part[4096];
-	if (snprintf(part, sizeof(part), "%s", path) >= (int)sizeof(part))
-		return -ENAMETOOLONG;
-	for (char *p = part + 1; *p; p++) {
-		if (*p != '/')
-			continue;
-		*p = '\0';
-		if (mkdir(part, 0755) == 0 && chmod(part, 0755))
-			return -errno;
-		*p = '/';
-	}
-	if (mkdir(part, mode) == 0)
-		return chmod(part, mode) ? -errno : 0;
-	return errno == EEXIST ? 0 : -errno;
-}
-
-/* The store's folder belongs to the workers' user: config-sync is the only one who opens it. */
-static int give_state_folder(const struct supervisor *s)
-{
-	int fd = open(s->options->state_dir, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	int error = fchmod(fd, 0700) && errno != EPERM ? -errno : 0;
-	if (!error && s->privileges.root && fchown(fd, s->privileges.uid, s->privileges.gid))
-		error = -errno;
-	close(fd);
-	return error;
-}
-
-/* Files that an earlier run left under another user (before the user `hermes` was made) follow the folder. */
-static void give_state_files(const struct supervisor *s)
-{
-	static const char *const names[] = {STORE_FILE, STORE_FILE "-lock"};
-	int folder = open(s->options->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	for (size_t i = 0; i < sizeof(names) / sizeof(*names) && s->privileges.root && folder >= 0; i++) {
-		int fd = openat(folder, names[i], O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-		if (fd >= 0 && fchown(fd, s->privileges.uid, s->privileges.gid))
-			log_warn("store file not handed over", "file=%s error=%s", names[i], log_value(strerror(errno)));
-		if (fd >= 0)
-			close(fd);
-	}
-	if (folder >= 0)
-		close(folder);
-}
-
-static int make_folders(const struct supervisor *s)
-{
-	int error = make_folder(s->options->state_dir, 0700);
-	if (!error)
-		error = give_state_folder(s);
-	if (error) {
-		fprintf(stderr, "hermesd: state folder %s: %s (--state-dir names another)\n", s->options->state_dir, strerror(-error));
-		return -1;
-	}
-	give_state_files(s);
-	error = make_folder(s->options->runtime_dir, s->privileges.root ? 0755 : 0700);
-	if (error)
-		fprintf(stderr, "hermesd: runtime folder %s: %s (--runtime-dir names another)\n", s->options->runtime_dir,
-		        strerror(-error));
-	return error ? -1 : 0;
 }
 
 /* --- start ---------------------------------------------------------------------------------------------------------- */
@@ -268,6 +201,20 @@ void supervisor_reload(struct supervisor *s, const char *author, change_done *do
 	lines_clear(&result.errors);
 }
 
+static void keys_renewed(void *arg, const struct change_result *result)
+{
+	(void)arg;
+	log_lines("keys not taken over", &result->errors, true);
+}
+
+void supervisor_keys_changed(struct supervisor *s, const char *why)
+{
+	static const struct change_request renew = {.action = "renew", .source = "keeper", .author = "keeper"};
+	log_info("keys changed", "why=%s", log_value(why));
+	if (s->state == SUPERVISOR_RUNNING && files_stale(s->files))
+		change_submit(s->change, &renew, -1, keys_renewed, s);
+}
+
 /* --- stop ----------------------------------------------------------------------------------------------------------- */
 
 void supervisor_stop(struct supervisor *s)
@@ -344,7 +291,7 @@ static int make_modules(struct supervisor *s)
 	if (!s->base)
 		return -1;
 	s->pool = pool_new(s);
-	s->listeners = listeners_new();
+	s->listeners = listeners_new(s);
 	s->tun_queues = tun_queues_new(s);
 	s->files = files_new(s, s->options->config);
 	s->change = change_new(s);
@@ -393,7 +340,7 @@ int supervisor_run(const struct options *options)
 {
 	struct supervisor s = {
 		.options = options, .exit_status = 0, .started_ms = clock_ms(), .in_force = {.memfd = -1},
-		.spawner = {.state_dir = options->state_dir, .privileges = &s.privileges},
+		.spawner = {.state_dir = options->state_dir, .runtime_dir = options->runtime_dir, .privileges = &s.privileges},
 	};
 	struct signals signals = {0};
 	char journal[16];
@@ -409,7 +356,7 @@ int supervisor_run(const struct options *options)
 	privileges_limits();
 	spawn_find_libexec(&s.spawner);
 	s.exit_status = 1;
-	if (make_folders(&s) == 0 && make_modules(&s) == 0 && signals_start(&s, &signals) == 0) {
+	if (folders_make(&s) == 0 && make_modules(&s) == 0 && signals_start(&s, &signals) == 0) {
 		s.exit_status = 0;
 		privileges_reduce(&s.privileges);
 		log_info("started", "version=%s config=%s libexec=%s", HERMES_VERSION, log_value(options->config),

@@ -66,6 +66,8 @@ void supervisor_stop(struct supervisor *s);
 struct change_result;
 void supervisor_reload(struct supervisor *s, const char *author, void (*done)(void *, const struct change_result *),
                        void *arg);
+/* keeper has written keys or certificates: what is in force is renewed with them. */
+void supervisor_keys_changed(struct supervisor *s, const char *why);
 /* From the modules: a generation is in force; a worker cannot be brought up (only matters while booting); all workers
  * have ended (only matters while stopping). */
 void supervisor_committed(struct supervisor *s);

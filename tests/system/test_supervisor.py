@@ -97,8 +97,10 @@ def test_workers_are_not_root_and_inherit_nothing(node):
         environment = Path(f"/proc/{pids[0]}/environ").read_bytes().decode().split("\0")
         names = {line.split("=")[0] for line in environment if line}
         assert names <= {"PATH", "LANG", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "HERMES_LOG_LEVEL",
-                         "HERMES_LOG_FORMAT", "HERMES_SANDBOX", "HERMES_STATE_DIR", "HERMES_JOURNAL_FD", "HERMES_NET_SLOT"}
+                         "HERMES_LOG_FORMAT", "HERMES_SANDBOX", "HERMES_STATE_DIR", "HERMES_JOURNAL_FD", "HERMES_NET_SLOT",
+                         "HERMES_RUNTIME_DIR"}
         assert ("HERMES_STATE_DIR" in names) == (role == "config-sync")
+        assert ("HERMES_RUNTIME_DIR" in names) == (role == "tunnel")
 
 
 @pytest.mark.parametrize("role", ROLES)
