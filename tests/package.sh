@@ -28,14 +28,16 @@ base() {
 }
 [ -d "$work/base" ] || base
 
-# The same package once more as the next version.
+# The next version: the same sources with a later number, which programs tell.
 next_version() {
-	local tree=$work/next
-	rm -rf "$tree"
-	dpkg-deb -R "$deb" "$tree"
-	sed -i 's/^Version: .*/&+next/' "$tree/DEBIAN/control"
-	dpkg-deb --build --root-owner-group -Zgzip "$tree" "$root/test/next.deb" > /dev/null
-	rm -rf "$tree"
+	local build=$work/build version
+	version=$(dpkg-deb -f "$deb" Version)+next
+	echo "== the next version"
+	mkdir -p "$build"
+	cp -a "$(dirname "$deb")/obj" "$(dirname "$deb")/lib" "$build/"
+	grep -rl HERMES_VERSION --include='*.c' ipc store supervisor workers | sed "s,.*,$build/obj/&,; s,\.c$,.o," | xargs rm -f
+	make --no-print-directory -s BUILD="$build" VERSION="$version" deb > "$work/next.log" 2>&1 || { tail "$work/next.log" >&2; return 1; }
+	mv "$build"/hermes_*.deb "$root/test/next.deb"
 }
 
 root=$work/root
@@ -43,7 +45,7 @@ rm -rf "$root"
 cp -a --reflink=auto "$work/base" "$root"
 mkdir -p "$root/test/tls"
 cp "$deb" "$root/test/hermes.deb"
-cp "$here/package/inside.sh" "$root/test/"
+cp "$here"/package/* "$root/test/"
 next_version
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=example \
 	-keyout "$root/test/tls/key" -out "$root/test/tls/certificate" 2> /dev/null

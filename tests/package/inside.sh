@@ -102,7 +102,16 @@ mkdir -p /run/systemd/system/hermes.service.d
 # under cgroup v1 systemd may miss that the last process has gone, and wait for the time limit
 printf '[Service]\nWatchdogSec=3\nTimeoutStopSec=3\n' > /run/systemd/system/hermes.service.d/watchdog.conf
 systemctl daemon-reload
+sed -i 's/^\( *\)endpoints: target$/&\n\1allow_targets: [127.0.0.0\/8]/' $config
+check "reload" systemctl reload hermes
+knocks() { python3 /test/knock.py 12000; }
+knocks > knocked &
+knocker=$!
 check "restart" systemctl restart hermes
+check "the fd store keeps sockets" test "$(prop NFileDescriptorStore)" -gt 0
+sleep 1
+kill -INT $knocker; wait $knocker
+check "no connection was refused while it restarted ($(cat knocked))" grep -q " 0 refused" knocked
 sleep 5
 check "the watchdog is fed" is 0 prop NRestarts
 kill -STOP "$(prop MainPID)"
@@ -138,11 +147,22 @@ cp good.yaml $config
 check "reload without" systemctl reload hermes
 check "the device is gone" not ip link show hermes0
 
-echo "-- upgrade"
+echo "-- hot restart and upgrade, under traffic"
+sed -i 's/^\( *\)endpoints: target$/&\n\1allow_targets: [127.0.0.0\/8]/' $config
+check "reload" systemctl reload hermes
+cp $config good.yaml
 pid=$(prop MainPID)
+version() { hermes-admin --json status | grep -o '"version":"[^"]*"' | head -n 1; }
+before=$(version)
+traffic &
+check "workers restart all" hermes-admin workers restart all
+check "restart" hermes-admin restart
 check "dpkg takes the next version" dpkg -i next.deb
 check "... which runs" is active systemctl is-active hermes
-check "... as a new process" not is "$pid" prop MainPID
+check "... in the same process" is "$pid" prop MainPID
+check "... and is another version" not is "$before" version
+touch quiet; wait $!
+check "no request failed ($(cat traffic))" served_all
 check "... with the configuration as it was" is 200 $proxy $site
 check "... which is the file's" cmp good.yaml $config
 check "... and its history" has_history
