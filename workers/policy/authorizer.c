@@ -6,14 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
+#include "ipc/http_client.h"
 #include "ipc/log.h"
-#include "workers/policy/authz_reply.h"
 
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_MAX_MS 5000
+#define ANSWER_MAX (64u * 1024)
+#define REQUEST_LIMIT_MS 3600000u
 
 /* One question, waiting or on a connection. */
 struct ask {
@@ -21,8 +21,7 @@ struct ask {
 	struct authorizer *owner;
 	struct conn *conn;
 	struct event *timer;
-	char *data;                    /* the request */
-	size_t length;
+	char *path, *body;
 	bool repeated;                 /* its connection was gone before a byte came back: tried once more */
 	authorizer_done *done;
 	void *arg;
@@ -36,11 +35,8 @@ struct conn {
 	struct authorizer *owner;
 	enum conn_state state;
 	uint64_t id;                   /* of the DIAL */
-	int fd;
-	struct event *readable, *writable;
+	struct http_client *http;      /* NULL while CONN_DIALING */
 	struct ask *ask;
-	size_t sent;
-	struct authz_reply reply;
 };
 TAILQ_HEAD(conns, conn);
 
@@ -70,7 +66,8 @@ static void ask_free(struct ask *ask)
 {
 	if (ask->timer)
 		event_free(ask->timer);
-	free(ask->data);
+	free(ask->path);
+	free(ask->body);
 	free(ask);
 }
 
@@ -100,12 +97,7 @@ static void conn_free(struct conn *c)
 {
 	struct authorizer *a = c->owner;
 
-	if (c->readable)
-		event_free(c->readable);
-	if (c->writable)
-		event_free(c->writable);
-	if (c->fd >= 0)
-		close(c->fd);
+	http_client_free(c->http);
 	TAILQ_REMOVE(&a->conns, c, link);
 	a->n_conns--;
 	a->n_dialing -= c->state == CONN_DIALING;
@@ -122,47 +114,42 @@ static void set_state(struct conn *c, enum conn_state state)
 	c->state = state;
 }
 
-/* The connection is of no more use. A question that saw nothing come back goes to the head of the queue, once: the
- * authorizer may have closed the idle connection just when we wrote, and asking it twice does no harm. */
-static void conn_lost(struct conn *c, const char *why)
+/* The question goes back to the head of the queue, from where ask_finish() takes it, or the next connection. */
+static struct ask *conn_release(struct conn *c)
 {
+	struct authorizer *a = c->owner;
 	struct ask *ask = c->ask;
-	bool begun = authz_reply_begun(&c->reply);
 
 	c->ask = NULL;
-	struct authorizer *a = c->owner;
-	conn_free(c);
-	if (!ask)
-		return;
 	ask->conn = NULL;
 	TAILQ_INSERT_HEAD(&a->queue, ask, link);
 	a->n_queue++;
-	if (begun || ask->repeated)
-		ask_fail(ask, why);
-	else
-		ask->repeated = true;
+	return ask;
 }
 
-static void conn_answered(struct conn *c, bool reusable)
+/* The connection is of no more use, and its question has failed. */
+static void conn_lost(struct conn *c, const char *why)
 {
-	struct opa_result result;
-	struct ask *ask = c->ask;
+	struct ask *ask = c->ask ? conn_release(c) : NULL;
 
-	if (c->reply.state != AUTHZ_FAILED && c->reply.status != 200)
-		log_debug("authorizer answered", "address=%s status=%u", log_value(c->owner->address), c->reply.status);
-	if (c->reply.state == AUTHZ_FAILED)
-		result = (struct opa_result){ .failed = c->reply.error };
-	else if (c->reply.status != 200)
-		result = (struct opa_result){ .failed = "answered with a status other than 200" };
-	else
-		opa_result_parse(c->reply.body, c->reply.n_body, &result);
-	c->ask = NULL;
-	ask->conn = NULL;
-	/* back to the queue for a moment, where ask_finish() takes it from: the connection must be settled before anybody
-	 * is told, since that may ask the next question */
-	TAILQ_INSERT_HEAD(&c->owner->queue, ask, link);
-	c->owner->n_queue++;
-	if (reusable && c->reply.keep_alive && c->reply.state == AUTHZ_DONE)
+	conn_free(c);
+	if (ask)
+		ask_fail(ask, why);
+}
+
+static void conn_answered(struct conn *c, const struct http_answer *answer)
+{
+	struct opa_result result = {.failed = answer->reason};
+	struct ask *ask = conn_release(c);
+
+	if (!answer->error && answer->status != 200) {
+		log_debug("authorizer answered", "address=%s status=%u", log_value(c->owner->address), answer->status);
+		result.failed = "answered with a status other than 200";
+	} else if (!answer->error) {
+		opa_result_parse(answer->body, answer->length, &result);
+	}
+	/* the connection must be settled before anybody is told, since that may ask the next question */
+	if (answer->reusable)
 		set_state(c, CONN_IDLE);
 	else
 		conn_free(c);
@@ -170,56 +157,20 @@ static void conn_answered(struct conn *c, bool reusable)
 	opa_result_clear(&result);
 }
 
-static void conn_read(struct conn *c)
-{
-	char buffer[16384];
-	ssize_t n = recv(c->fd, buffer, sizeof(buffer), 0);
-
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n <= 0 || c->state != CONN_BUSY) {      /* the end, or words that nobody asked for */
-		conn_lost(c, "closed the connection before it had answered");
-		return;
-	}
-	size_t taken = authz_reply_feed(&c->reply, buffer, (size_t)n);
-	if (c->reply.state == AUTHZ_DONE || c->reply.state == AUTHZ_FAILED)
-		conn_answered(c, taken == (size_t)n && c->sent == c->ask->length);
-}
-
-static void on_readable(evutil_socket_t fd, short what, void *arg)
+/* A question that saw nothing come back is asked once more: the authorizer may have closed the idle connection just when we
+ * wrote, and asking it twice does no harm. */
+static void on_answer(void *arg, const struct http_answer *answer)
 {
 	struct conn *c = arg;
 	struct authorizer *a = c->owner;
 
-	(void)fd, (void)what;
-	conn_read(c);
+	if (answer->error == -ENOTCONN && !c->ask->repeated) {
+		conn_release(c)->repeated = true;
+		conn_free(c);
+	} else {
+		conn_answered(c, answer);
+	}
 	pump(a);
-}
-
-/* False: the connection is gone. */
-static bool conn_write(struct conn *c)
-{
-	struct ask *ask = c->ask;
-	ssize_t n = send(c->fd, ask->data + c->sent, ask->length - c->sent, MSG_NOSIGNAL);
-
-	if (n < 0 && errno != EAGAIN && errno != EINTR) {
-		conn_lost(c, "closed the connection");
-		return false;
-	}
-	c->sent += n > 0 ? (size_t)n : 0;
-	if (c->sent < ask->length)
-		event_add(c->writable, NULL);
-	return true;
-}
-
-static void on_writable(evutil_socket_t fd, short what, void *arg)
-{
-	struct conn *c = arg;
-	struct authorizer *a = c->owner;
-
-	(void)fd, (void)what;
-	if (c->state == CONN_BUSY && c->sent < c->ask->length && !conn_write(c))
-		pump(a);
 }
 
 /* --- dialling ------------------------------------------------------------------------------------------------------- */
@@ -251,7 +202,6 @@ static void dial(struct authorizer *a)
 	if (!c)
 		return;
 	c->owner = a;
-	c->fd = -1;
 	c->id = ++last_id;
 	c->state = CONN_DIALING;
 	TAILQ_INSERT_TAIL(&a->conns, c, link);
@@ -266,13 +216,9 @@ static void dial(struct authorizer *a)
 
 static bool conn_open(struct conn *c, int fd)
 {
-	c->fd = fd;
-	if (evutil_make_socket_nonblocking(fd) < 0)
-		return false;
-	c->readable = event_new(c->owner->base, fd, EV_READ | EV_PERSIST, on_readable, c);
-	c->writable = event_new(c->owner->base, fd, EV_WRITE, on_writable, c);
+	c->http = http_client_new(c->owner->base, fd, ANSWER_MAX);
 	set_state(c, CONN_IDLE);
-	return c->readable && c->writable && !event_add(c->readable, NULL);
+	return c->http != NULL;
 }
 
 bool authorizer_dialed(struct authorizer *a, uint64_t id, int fd, const char *error)
@@ -301,28 +247,35 @@ bool authorizer_dialed(struct authorizer *a, uint64_t id, int fd, const char *er
 
 /* --- who goes where ------------------------------------------------------------------------------------------------- */
 
+/* Those that the authorizer closed meanwhile go. */
 static struct conn *idle_conn(struct authorizer *a)
 {
-	struct conn *c;
+	struct conn *c, *next;
 
-	TAILQ_FOREACH(c, &a->conns, link)
-		if (c->state == CONN_IDLE)
+	for (c = TAILQ_FIRST(&a->conns); c; c = next) {
+		next = TAILQ_NEXT(c, link);
+		if (c->state == CONN_IDLE && http_client_usable(c->http))
 			return c;
+		if (c->state == CONN_IDLE)
+			conn_free(c);
+	}
 	return NULL;
 }
 
 static void start(struct conn *c, struct ask *ask)
 {
 	struct authorizer *a = c->owner;
+	const char *host = !strncmp(a->address, "unix:", 5) ? "localhost" : a->address;
 
 	TAILQ_REMOVE(&a->queue, ask, link);
 	a->n_queue--;
 	ask->conn = c;
 	c->ask = ask;
-	c->sent = 0;
-	authz_reply_reset(&c->reply);
 	set_state(c, CONN_BUSY);
-	conn_write(c);
+	/* the question's own timer limits it */
+	if (http_client_request(c->http, "POST", host, ask->path, NULL, ask->body, strlen(ask->body), REQUEST_LIMIT_MS, NULL,
+	                        on_answer, c))
+		conn_lost(c, "could not be asked");
 }
 
 /* Every waiting question that a connection is free for goes out; where there are more, more connections are dialled. */
@@ -349,7 +302,6 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
 	(void)fd, (void)what;
 	if (ask->conn) {
 		/* what it may still say would be taken for the next answer */
-		ask->repeated = true;
 		conn_lost(ask->conn, "timeout");
 	} else {
 		ask_fail(ask, "timeout");
@@ -368,9 +320,10 @@ bool authorizer_ask(struct authorizer *a, const char *path, const char *body, ui
 	ask->owner = a;
 	ask->done = done;
 	ask->arg = arg;
-	ask->data = opa_request(a->address, path, body, &ask->length);
+	ask->path = strdup(path);
+	ask->body = strdup(body);
 	ask->timer = evtimer_new(a->base, on_timeout, ask);
-	if (!ask->data || !ask->timer || evtimer_add(ask->timer, &limit) < 0) {
+	if (!ask->path || !ask->body || !ask->timer || evtimer_add(ask->timer, &limit) < 0) {
 		ask_free(ask);
 		return false;
 	}
@@ -408,11 +361,8 @@ void authorizer_free(struct authorizer *a)
 	if (!a)
 		return;
 	a->ending = true;
-	while ((c = TAILQ_FIRST(&a->conns))) {
-		if (c->ask)
-			c->ask->repeated = true;
+	while ((c = TAILQ_FIRST(&a->conns)))
 		conn_lost(c, "no longer configured");
-	}
 	while (!TAILQ_EMPTY(&a->queue))
 		ask_fail(TAILQ_FIRST(&a->queue), "no longer configured");
 	if (a->backoff)

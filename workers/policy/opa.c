@@ -85,31 +85,6 @@ char *opa_input(const struct ipc_question *q)
 	return NULL;
 }
 
-static bool printable(const char *text)
-{
-	for (; *text; text++)
-		if ((unsigned char)*text <= ' ' || (unsigned char)*text >= 0x7f)
-			return false;
-	return true;
-}
-
-char *opa_request(const char *address, const char *path, const char *body, size_t *length)
-{
-	const char *host = !strncmp(address, "unix:", 5) ? "localhost" : address;
-	size_t n = strlen(body), size = n + strlen(host) + strlen(path) + 256;
-	char *text;
-	int head;
-
-	if (!printable(host) || !printable(path) || !(text = malloc(size)))
-		return NULL;
-	head = snprintf(text, size, "POST %s%s HTTP/1.1\r\nHost: %s\r\nUser-Agent: hermes/" HERMES_VERSION "\r\n"
-	                "Accept: application/json\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
-	                *path == '/' ? "" : "/", path, host, n);
-	memcpy(text + head, body, n + 1);
-	*length = (size_t)head + n;
-	return text;
-}
-
 /* --- the answer ----------------------------------------------------------------------------------------------------- */
 
 /* A token (RFC 9110 5.6.2), and none of those that frame a message or end at the next hop (9110 7.6.1). */

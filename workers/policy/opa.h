@@ -11,10 +11,6 @@
  * there are those that the configuration examines. */
 char *opa_input(const struct ipc_question *question);
 
-/* A POST request with that body; malloc'd, *length bytes. NULL: out of memory, or path or address cannot stand in a
- * request. */
-char *opa_request(const char *address, const char *path, const char *body, size_t *length);
-
 struct opa_result {
 	bool allowed;
 	struct match_header headers[OPA_HEADERS_MAX]; size_t n_headers;  /* names lower case; the result owns them */
