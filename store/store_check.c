@@ -84,6 +84,8 @@ static int check(const char *path, size_t map_size)
 		error = walk_named(txn, "texts");
 	if (!error)
 		error = walk_named(txn, "facts");
+	if (!error)
+		error = walk_named(txn, "kv");        /* the controller's (workers/controller/kv_local.c) */
 	if (txn)
 		mdb_txn_abort(txn);
 	return error ? error : try_write(env);

@@ -38,6 +38,9 @@ void kv_txn_put(struct kv_txn *txn, const char *key, json_t *json, bool temporar
 void kv_txn_delete(struct kv_txn *txn, const char *key);
 /* error: 0, -EAGAIN (a condition did not hold: read again and decide anew), or why the store did not take it. */
 typedef void kv_done(void *arg, int error);
+/* At most so many keys in one: etcd's own limit (--max-txn-ops) is 128, and all of it may be 1.5 MiB (--max-request-bytes). Of larger
+ * ones nothing is written (-E2BIG): what concerns many nodes goes in several. */
+#define KV_TXN_MAX 100
 /* Takes over txn. done (may be NULL) is called once, at once or later; by then kv_get() shows what was written. */
 void kv_commit(struct kv_txn *txn, kv_done *done, void *arg);
 
