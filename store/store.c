@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #define MAP_SIZE ((size_t)256 << 20)
+#define NOTE_MAX 1900             /* of a record */
 #define SPARE ((size_t)4 << 20)   /* to forget versions in a full map takes pages too */
 
 struct store {
@@ -490,6 +491,67 @@ int store_set_file_digest(struct store *store, const char *digest)
 	return end(&t);
 }
 
+static uint64_t confirmed_number(struct txn *t)
+{
+	char number[24];
+
+	return get_fact(t, "confirmed", number, sizeof(number)) ? 0 : strtoull(number, NULL, 10);
+}
+
+int store_confirm(struct store *store, uint64_t version)
+{
+	char number[24];
+	struct txn t;
+
+	begin(&t, store, 0);
+	snprintf(number, sizeof(number), "%" PRIu64, version);
+	if (!t.error)
+		put_fact(&t, "confirmed", number);
+	return end(&t);
+}
+
+uint64_t store_confirmed(struct store *store)
+{
+	struct txn t;
+
+	begin(&t, store, MDB_RDONLY);
+	uint64_t version = t.error ? 0 : confirmed_number(&t);
+	end(&t);
+	return version;
+}
+
+static void note_key(const char *name, char key[64])
+{
+	snprintf(key, 64, "note-%s", name);
+}
+
+int store_note(struct store *store, const char *name, char *out, size_t size)
+{
+	char key[64];
+	struct txn t;
+
+	note_key(name, key);
+	*out = '\0';
+	begin(&t, store, MDB_RDONLY);
+	int error = t.error ? t.error : get_fact(&t, key, out, size);
+	end(&t);
+	return error == -ENOENT ? 0 : error;
+}
+
+int store_set_note(struct store *store, const char *name, const char *text)
+{
+	char key[64];
+	struct txn t;
+
+	if (strlen(text) > NOTE_MAX)
+		return -EMSGSIZE;
+	note_key(name, key);
+	begin(&t, store, 0);
+	if (!t.error)
+		put_fact(&t, key, text);
+	return end(&t);
+}
+
 static void forget(struct txn *t, uint64_t version)
 {
 	uint8_t key[8];
@@ -503,15 +565,15 @@ static void forget(struct txn *t, uint64_t version)
 		t->error = error;
 }
 
-/* The newest `keep` of all, and the one in force, stay. */
+/* The newest `keep` of all, the one in force and the last confirmed stay. */
 static int forget_old(struct store *store, const struct store_version *all, size_t n, size_t keep)
 {
 	struct txn t;
 
 	begin(&t, store, 0);
-	uint64_t in_force = t.error ? 0 : in_force_number(&t);
+	uint64_t in_force = t.error ? 0 : in_force_number(&t), confirmed = t.error ? 0 : confirmed_number(&t);
 	for (size_t i = keep; i < n && !t.error; i++)
-		if (all[i].version != in_force)
+		if (all[i].version != in_force && all[i].version != confirmed)
 			forget(&t, all[i].version);
 	return end(&t);
 }

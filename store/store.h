@@ -42,7 +42,14 @@ int store_history(struct store *store, size_t limit, struct store_version **v, s
 /* The digest of the last document taken from the file, to tell whether the file changed while we were down. */
 int store_file_digest(struct store *store, char digest[65]);
 int store_set_file_digest(struct store *store, const char *digest);
-/* Keeps the newest `keep` versions and always the one in force. */
+/* The last version after which a controller was reached; 0: none yet. Synced. */
+int store_confirm(struct store *store, uint64_t version);
+uint64_t store_confirmed(struct store *store);
+/* A short text (at most 1,900 bytes) under a name of its own, for whoever has something to remember (config-sync: "control"). Synced.
+ * 0 or negative; out is empty where there is none, or where it is damaged (-EUCLEAN). */
+int store_note(struct store *store, const char *name, char *out, size_t size);
+int store_set_note(struct store *store, const char *name, const char *text);
+/* Keeps the newest `keep` versions and always the one in force and the last confirmed. */
 int store_prune(struct store *store, size_t keep);
 
 #endif

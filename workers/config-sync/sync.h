@@ -22,6 +22,12 @@ void sync_close(struct sync *sync);
 void sync_submit(struct sync *sync, const struct ipc_config_submit *submit, int fd);
 /* Answers with CONFIG_STORED. */
 void sync_store(struct sync *sync, const struct ipc_config_store *store);
+/* For control.c: keeps a document that the controller signed (number: the controller's) as the layer "controller" that a following
+ * CONFIG_SUBMIT of action "controller" and this number compiles. Until then nothing in force changes. 0 or -errno. */
+int sync_controller_document(struct sync *sync, uint64_t number, const char *author, const char *reason, const char *text,
+                             size_t length);
+/* The controller's number of the layer "controller" that this version of the store holds; 0: it has none. */
+uint64_t sync_controller_number(struct sync *sync, uint64_t version);
 /* config show, history, diff (query.c). */
 void sync_admin(struct sync *sync, const struct ipc_admin_request *request);
 
