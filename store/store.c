@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #define MAP_SIZE ((size_t)256 << 20)
-#define NOTE_MAX 1900             /* of a record */
+#define NOTE_MAX 500              /* of a record */
 #define SPARE ((size_t)4 << 20)   /* to forget versions in a full map takes pages too */
 
 struct store {

@@ -45,7 +45,7 @@ int store_set_file_digest(struct store *store, const char *digest);
 /* The last version after which a controller was reached; 0: none yet. Synced. */
 int store_confirm(struct store *store, uint64_t version);
 uint64_t store_confirmed(struct store *store);
-/* A short text (at most 1,900 bytes) under a name of its own, for whoever has something to remember (config-sync: "control"). Synced.
+/* A short text (at most 500 bytes) under a name of its own, for whoever has something to remember (config-sync: "control"). Synced.
  * 0 or negative; out is empty where there is none, or where it is damaged (-EUCLEAN). */
 int store_note(struct store *store, const char *name, char *out, size_t size);
 int store_set_note(struct store *store, const char *name, const char *text);
