@@ -64,6 +64,7 @@ static void check_names(struct config_parser *p, struct config *c, const struct 
 	UNIQUE("address_spaces", spaces, config_space);
 	UNIQUE("routes", routes, config_route);
 	UNIQUE("policies", policies, config_policy);
+	UNIQUE("probes", probes, config_probe);
 }
 
 /* Routes without a name are called by their position. */
@@ -259,7 +260,7 @@ static bool is_entrance(const struct config *c, const char *name)
 	for (size_t i = 0; i < c->n_tunnels; i++)
 		if (!strcmp(c->tunnels[i].name, name))
 			return true;
-	return !strcmp(name, "*") || config_listener(c, name);
+	return !strcmp(name, "*") || config_listener(c, name) || config_is_implied(c, name);
 }
 
 static void check_match(struct config_parser *p, const struct config *c, const struct config_match *m,
@@ -308,4 +309,5 @@ void config_check(struct config_parser *p, struct config *c, const struct yaml_n
 	check_tls(p, c, root);
 	check_matches(p, c, root);
 	config_check_tunnels(p, c, root);
+	config_check_control(p, c, root);
 }

@@ -26,21 +26,26 @@ static void form_tls(struct config_parser *p, const struct config_field *f, stru
 	tls->enabled = true;
 }
 
-static void form_endpoints(struct config_parser *p, const struct config_field *f, struct config_cluster *c,
-                           const struct yaml_node *node)
+/* Of a cluster, or the controllers of a node. */
+static void form_endpoints(struct config_parser *p, const struct config_field *f, char *base, const struct yaml_node *node)
 {
-	if (node->kind == YAML_SCALAR && !strcmp(node->text, "target")) {
-		c->target = true;
+	bool cluster = f->form == W_ENDPOINTS;
+	struct config_endpoint **v = (void *)(base + f->offset);
+	size_t *n = (void *)(base + f->count_offset);
+
+	if (cluster && node->kind == YAML_SCALAR && !strcmp(node->text, "target")) {
+		((struct config_cluster *)(void *)base)->target = true;
 		return;
 	}
 	if (node->kind != YAML_LIST || !node->n) {
-		config_error(p, node, "no endpoints; expected a list of HOST:PORT or {address: HOST:PORT, weight: N}, or: target");
+		config_error(p, node, "no endpoints; expected a list of HOST:PORT or {address: HOST:PORT, weight: N}%s",
+		             cluster ? ", or: target" : "");
 		return;
 	}
-	c->endpoints = config_vector(p, node, node->n, sizeof(*c->endpoints));
-	for (const struct yaml_node *k = node->first; c->endpoints && k; k = k->next, c->n_endpoints++) {
-		struct config_endpoint *e = &c->endpoints[c->n_endpoints];
-		size_t mark = config_enter_index(p, c->n_endpoints);
+	*v = config_vector(p, node, node->n, sizeof(**v));
+	for (const struct yaml_node *k = node->first; *v && k; k = k->next, ++*n) {
+		struct config_endpoint *e = &(*v)[*n];
+		size_t mark = config_enter_index(p, *n);
 		if (k->kind == YAML_SCALAR) {
 			config_parse_absent(p, f->object, e);
 			config_value(p, &f->object->fields[0], e, k);    /* address */
@@ -307,7 +312,7 @@ void config_form(struct config_parser *p, const struct config_field *f, void *ba
 
 	switch (f->form) {
 	case W_TLS: form_tls(p, f, at, node); break;
-	case W_ENDPOINTS: form_endpoints(p, f, base, node); break;
+	case W_ENDPOINTS: case W_HOPS: form_endpoints(p, f, base, node); break;
 	case W_TARGETS: form_targets(p, at, node); break;
 	case W_PATHS: form_paths(p, f, base, node); break;
 	case W_HEADER_MATCHES: form_headers(p, f, base, node); break;

@@ -259,7 +259,7 @@ static void write_value(struct json *j, const struct config_field *f, const char
 	case W_ADD_HEADERS: write_pairs(j, f->key, at); break;
 	case W_PREFIX: write_prefix(j, f->key, at); break;
 	case W_PREFIXES: write_prefixes(j, f->key, at); break;
-	case W_OBJECTS: case W_KEYED: write_list(j, f, base); break;
+	case W_OBJECTS: case W_KEYED: case W_HOPS: write_list(j, f, base); break;
 	default: write_form(j, f, base);
 	}
 }

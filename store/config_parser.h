@@ -13,6 +13,7 @@ struct config_parser {
 	char path[256];               /* "listeners[2].tls" */
 	size_t path_length;
 	unsigned depth;
+	bool relative;                /* objects of our own: Unix sockets may lie in the runtime folder */
 	struct config_zone_cache *zones;
 };
 
@@ -53,6 +54,15 @@ void config_check(struct config_parser *p, struct config *config, const struct y
 /* config_tunnels.c: devices, and the clusters that leave through them. */
 void config_finish_tunnel(struct config_parser *p, void *base, const struct yaml_node *node);
 void config_check_tunnels(struct config_parser *p, const struct config *config, const struct yaml_node *root);
+/* config_control.c: control, controller, probes. */
+void config_finish_control(struct config_parser *p, void *base, const struct yaml_node *node);
+void config_finish_controller(struct config_parser *p, void *base, const struct yaml_node *node);
+void config_finish_probe(struct config_parser *p, void *base, const struct yaml_node *node);
+void config_check_control(struct config_parser *p, const struct config *config, const struct yaml_node *root);
+/* Whether it is a listener that config_imply() will add. */
+bool config_is_implied(const struct config *config, const char *listener);
+/* Adds the listeners, clusters and routes that control and controller imply, to a checked document. */
+void config_imply(struct config_parser *p, struct config *config);
 /* config_derive.c: examines, examined_headers, internal_headers. */
 void config_derive(struct config *config);
 

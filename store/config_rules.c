@@ -331,6 +331,7 @@ void config_finish(struct config_parser *p, const struct config_object *object, 
 		{"listener", finish_listener}, {"cluster", finish_cluster}, {"health check", finish_health_check},
 		{"address space", finish_space}, {"rule", finish_rule}, {"authorizer", finish_authorizer}, {"user", finish_user},
 		{"access log", finish_log}, {"tunnel", config_finish_tunnel},
+		{"control", config_finish_control}, {"controller", config_finish_controller}, {"probe", config_finish_probe},
 	};
 
 	for (unsigned i = 0; i < sizeof(all) / sizeof(*all); i++)

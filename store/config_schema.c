@@ -364,6 +364,8 @@ FIELDS(identity) = {
 	{"authorities", S_STRS, W_SOME, AT(config_identity, authorities), .flags = F_REQUIRED,
 	 .doc = "PEM files with the certificates that other nodes' must lead to."},
 	{"crl", S_STR, W_TEXT, AT(config_identity, crl), .doc = "PEM file with revoked certificates."},
+	{"revoked", S_STRS, W_STRINGS, AT(config_identity, revoked),
+	 .doc = "Nodes of the own domain that are no longer believed, whatever certificate they show."},
 };
 static OBJECT(identity, "identity", config_identity);
 
@@ -419,6 +421,56 @@ FIELDS(admin) = {
 	{"administer", S_STRS, W_STRINGS, AT(config_admin, administer), .doc = "Who may do everything (root always may)."},
 };
 static OBJECT(admin, "admin", config_admin);
+
+FIELDS(control) = {
+	{"endpoints", LIST(config_control, endpoints, config_endpoint_object), .form = W_HOPS, .flags = F_REQUIRED,
+	 .doc = "The domain's controllers, each HOST:PORT or {address: , weight: }."},
+	{"key", S_STR, W_TEXT, AT(config_control, key), .flags = F_REQUIRED,
+	 .doc = "The domain's public key, base64: nothing is believed that it has not signed."},
+	{"confirm", S_U32, W_DURATION, AT(config_control, confirm), .min = 1 * SECOND, .max = DAY, .preset = "60s",
+	 .doc = "A change after which no controller is reached for this long is rolled back."},
+	{"report", S_U32, W_DURATION, AT(config_control, report), .min = 100, .max = DAY, .preset = "5s",
+	 .doc = "Between two reports of the node's state."},
+};
+static OBJECT(control, "control", config_control, .absent_is_zero = true);
+
+FIELDS(controller) = {
+	{"address", S_ADDRESS, W_LISTEN, AT(config_controller, address), .flags = F_REQUIRED,
+	 .doc = "Where nodes reach it: ADDRESS:PORT, [V6]:PORT or :PORT."},
+	{NULL, S_BOOL, W_NONE, AT(config_controller, enabled)},
+	{"etcd", S_STRS, W_SOME, AT(config_controller, etcd),
+	 .doc = "Members of the etcd cluster that several controllers share, HOST:PORT or unix:/PATH; without it a store of its own."},
+	{"prefix", S_STR, W_TEXT, AT(config_controller, prefix), .preset = "hermes/", .doc = "How its keys in etcd begin."},
+	{"operators", S_STRS, W_STRINGS, AT(config_controller, operators),
+	 .doc = "Nodes whose certificate opens the operators' interface over the network; without it only its Unix socket does."},
+	{"certificate_days", S_U32, W_INT, AT(config_controller, certificate_days), .min = 1, .max = 3650, .preset = "30",
+	 .doc = "Days for which a node's certificate holds; it is renewed well before."},
+	{"token_lifetime", S_U32, W_DURATION, AT(config_controller, token_lifetime), .min = 1 * SECOND, .max = 30 * DAY, .preset = "1h",
+	 .doc = "How long a token for enrolment holds, where none is asked for."},
+};
+static OBJECT(controller, "controller", config_controller, .absent_is_zero = true);
+
+FIELDS(probe) = {
+	{"name", S_STR, W_NAME, AT(config_probe, name), .flags = F_REQUIRED, .doc = "Unique among the probes."},
+	{"cluster", S_STR, W_NAME, AT(config_probe, cluster), .doc = "The first step; without it as the routes say."},
+	{"target", S_STR, W_TEXT, AT(config_probe, target),
+	 .doc = "HOST:PORT to look towards, as far as the overlay leads; without it the cluster's endpoints themselves."},
+	{"method", S_STR, W_TEXT, AT(config_probe, method), .preset = "CONNECT",
+	 .doc = "The method that is asked about: CONNECT, CONNECT-UDP, GET and so on."},
+	{"add_headers", S_PAIRS, W_ADD_HEADERS, AT(config_probe, add_headers), .doc = "Headers of what is asked about."},
+	{"interval", S_U32, W_DURATION, AT(config_probe, interval), .min = 100, .max = DAY, .preset = "1s", .doc = "Between two probes."},
+	{"timeout", S_U32, W_DURATION, AT(config_probe, timeout), .min = 10, .max = 60 * SECOND, .preset = "1s",
+	 .doc = "One without an answer after this counts as lost."},
+};
+static OBJECT(probe, "probe", config_probe);
+
+FIELDS(roles) = {
+	{"tun_bridge", S_BOOL, W_FLAG, AT(config, tun_bridge_off), NAMES("on", "off"), .preset = "on",
+	 .doc = "on or off: the process that makes TUN devices and captures traffic."},
+	{"telemetry", S_BOOL, W_FLAG, AT(config, telemetry_off), NAMES("on", "off"), .preset = "on",
+	 .doc = "on or off: the process that serves metrics and writes access logs."},
+};
+static OBJECT(roles, "roles", config);
 
 FIELDS(log_level) = {
 	{"level", S_STR, W_WORD, AT(config, log_level), NAMES("debug", "info", "warn", "error"), .preset = "info",
@@ -486,5 +538,10 @@ FIELDS(config_document) = {
 	{NULL, S_STRS, W_NONE, AT(config, examined_headers)},
 	{NULL, S_STRS, W_NONE, AT(config, internal_headers)},
 	{NULL, S_BOOL, W_NONE, AT(config, examines.ip)},
+	{"control", S_OBJECT, W_OBJECT, AT(config, control), .object = &control,
+	 .doc = "Where the node's configuration comes from: the domain's controllers."},
+	{"controller", S_OBJECT, W_OBJECT, AT(config, controller), .object = &controller, .doc = "This node is a controller."},
+	{"probes", LIST(config, probes, probe), .form = W_OBJECTS, .doc = "Ways of the overlay that are measured all the time."},
+	{"roles", S_GROUP, W_OBJECT, .object = &roles, .doc = "Processes that this node can do without."},
 };
 OBJECT(config_document, "document", config);

@@ -34,6 +34,7 @@ enum config_form {
 	W_CAPTURED,    /* tcp, udp or both */
 	W_SPEAKS,      /* peers: users or headers; "*" or none: any */
 	W_DEVICE_ADDRESSES,
+	W_HOPS,        /* as W_ENDPOINTS, but no `target` */
 };
 
 enum {

@@ -400,6 +400,11 @@ static void value_address(struct config_parser *p, const struct config_field *f,
 
 	if (!config_scalar(p, node, expected))
 		return;
+	if (p->relative && !strncmp(node->text, "unix:", 5)) {
+		out->text = config_arena_text(p->arena, node->text, strlen(node->text));
+		out->unix_path = config_arena_text(p->arena, node->text + 5, strlen(node->text + 5));
+		return;
+	}
 	if (!config_address_parse(node->text, true, p->arena, out, &why)) {
 		if (f->form == W_LISTEN && !out->unix_path && *out->host && !config_address_is_literal(out))
 			why = "a name, not an address";

@@ -145,6 +145,7 @@ static void parse_field(struct config_parser *p, const struct config_field *f, c
 	case W_KEYED: parse_keyed(p, f, base, node); break;
 	case W_TLS: case W_ENDPOINTS: case W_TARGETS: case W_PATHS: case W_HEADER_MATCHES: case W_TIMES: case W_PROTOCOL:
 	case W_PORTS: case W_STATUS: case W_CAPTURED: case W_ALLOW: case W_DENY: case W_SPEAKS: case W_DEVICE_ADDRESSES:
+	case W_HOPS:
 		config_form(p, f, base, node);
 		break;
 	default: config_value(p, f, base, node);
@@ -224,6 +225,8 @@ static struct config *build(struct config_parser *p, const struct yaml_node *roo
 	config->arena = p->arena;
 	config_parse_object(p, &config_document, config, root);
 	config_check(p, config, root);
+	if (!p->errors)
+		config_imply(p, config);
 	if (!p->errors)
 		config_derive(config);
 	if (!p->errors && config_arena_failed(p->arena))

@@ -289,16 +289,17 @@ static void on_resolved(void *arg, const struct resolved *resolved, enum flow_er
 	try_next(d);
 }
 
+/* A relative path is that of an implied cluster (store/config.h) and lies in the runtime folder. */
 static void use_path(struct dial *d, const char *path)
 {
 	struct sockaddr_un *un = &d->local.path;
+	const char *folder = *path == '/' ? "" : getenv("HERMES_RUNTIME_DIR");
 	d->resolved = true;
 	d->addresses.n = 1;
 	un->sun_family = AF_UNIX;
-	if (strlen(path) < sizeof(un->sun_path)) {
-		strcpy(un->sun_path, path);
+	if (folder && (size_t)snprintf(un->sun_path, sizeof(un->sun_path), "%s%s%s", folder, *folder ? "/" : "", path) <
+	                      sizeof(un->sun_path))
 		return;
-	}
 	d->addresses.n = 0;
 	fail(d, FLOW_UNROUTABLE, path, "the socket's path is too long");
 }
