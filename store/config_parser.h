@@ -33,6 +33,9 @@ void config_parse_object(struct config_parser *p, const struct config_object *ob
 /* Presets of an object that is not written. */
 void config_parse_absent(struct config_parser *p, const struct config_object *object, void *base);
 
+/* The document that root is, into p->arena; NULL with errors in the report. */
+struct config *config_build(struct config_parser *p, const struct yaml_node *root);
+
 /* config_values.c: scalars and lists of scalars. Errors are reported, then the field stays zero. */
 /* How many members a list has, or a single one where that is allowed; vector() makes room for them. */
 size_t config_count(const struct yaml_node *node);

@@ -35,7 +35,7 @@ static char *line_of(const struct config_parser *p, const struct yaml_node *node
 	char *line;
 
 	vsnprintf(text, sizeof(text), format, ap);
-	if (asprintf(&line, "%s:%u:%u: %s%s%s", p->name, node->line, node->column, p->path, p->path_length ? ": " : "", text) < 0)
+	if (asprintf(&line, "%s:%u:%u: %s%s%s", node->document ? node->document : p->name, node->line, node->column, p->path, p->path_length ? ": " : "", text) < 0)
 		return NULL;
 	clean(line);
 	return line;

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DOCUMENT_MAX ((size_t)16 * 1024 * 1024)
 #define NEAR 3                    /* edits that still make a suggestion */
 #define KEY_MAX 40
 
@@ -214,7 +213,7 @@ const struct yaml_node *config_find(const struct yaml_node *map, const char *key
 
 /* --- the document ------------------------------------------------------------------------------------------------------ */
 
-static struct config *build(struct config_parser *p, const struct yaml_node *root)
+struct config *config_build(struct config_parser *p, const struct yaml_node *root)
 {
 	struct config *config = config_arena_alloc(p->arena, 1, sizeof(*config));
 
@@ -234,29 +233,5 @@ static struct config *build(struct config_parser *p, const struct yaml_node *roo
 	if (p->errors)
 		return NULL;
 	config_index(config);
-	return config;
-}
-
-struct config *config_parse(const char *name, const char *text, size_t length, struct config_report *report)
-{
-	struct config_arena *nodes = config_arena_new(0);
-	struct config_parser p = {.name = name, .arena = config_arena_new(0), .report = report};
-	struct yaml_node nowhere = {.line = 1, .column = 1};
-	struct yaml_fault fault = {0};
-	struct yaml_node *root = NULL;
-	struct config *config = NULL;
-
-	if (!nodes || !p.arena)
-		config_error(&p, &nowhere, "out of memory");
-	else if (length > DOCUMENT_MAX)
-		config_error(&p, &nowhere, "the document has %zu bytes; expected at most 16 MiB", length);
-	else if (!(root = yaml_parse(text, length, nodes, &fault)))
-		config_error(&p, &(struct yaml_node){.line = fault.line, .column = fault.column}, "%s", fault.text);
-	else
-		config = build(&p, root);
-	config_zones_free(p.zones);
-	config_arena_free(nodes);
-	if (!config)
-		config_arena_free(p.arena);
 	return config;
 }

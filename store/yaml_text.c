@@ -9,9 +9,9 @@
 #define VALUES_MAX 1000000        /* of a document that is one flow collection libfyaml keeps all tokens, 200 bytes each */
 #define BOM 0xfeff
 
-/* One character: its code and, in *bytes, its length; -1: no UTF-8 (RFC 3629: shortest form, no surrogates). */
-static int32_t decode(const unsigned char *at, size_t left, unsigned *bytes)
+int32_t yaml_text_decode(const char *text, size_t left, unsigned *bytes)
 {
+	const unsigned char *at = (const unsigned char *)text;
 	static const int32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
 	unsigned n = *at < 0x80 ? 1 : *at < 0xc2 ? 0 : *at < 0xe0 ? 2 : *at < 0xf0 ? 3 : *at < 0xf5 ? 4 : 0;
 	int32_t c = n == 1 ? *at : *at & (0x7f >> n);
@@ -57,7 +57,7 @@ bool yaml_text_check(const char *text, size_t length, struct yaml_fault *fault)
 	int32_t before = 0;
 
 	for (; at < end; at += bytes, column++) {
-		int32_t c = decode(at, (size_t)(end - at), &bytes);
+		int32_t c = yaml_text_decode((const char *)at, (size_t)(end - at), &bytes);
 		if (c < 0)
 			return refuse(fault, line, column, "a byte that is no UTF-8; expected text in UTF-8");
 		if (!c)

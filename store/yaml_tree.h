@@ -19,6 +19,7 @@ struct yaml_node {
 	size_t n;                     /* children */
 	struct yaml_node *first, *next;
 	struct yaml_node *value;      /* of a map's child (the child itself is the key) */
+	const char *document;         /* that it came from (yaml_merge.h); NULL: there is only one */
 };
 
 struct yaml_fault { unsigned line, column; char text[256]; };
