@@ -17,6 +17,8 @@ enum {
 	/* Hermes' own, between its ends (workers/tunnel/tunnel_header.h); others skip them. */
 	CAPSULE_HERMES_ACK = 0x28484d01,      /* value: varint, bytes of whole capsules received since the tunnel began */
 	CAPSULE_HERMES_MOVE = 0x28484d02,     /* empty: the sender's configuration leads elsewhere now; open anew */
+	CAPSULE_HERMES_STREAM = 0x28484d03,   /* capsule_stream.h: bytes of a TCP connection, and */
+	CAPSULE_HERMES_END = 0x28484d04,      /* the end of a direction */
 };
 
 /* Context ids of datagrams (RFC 9298 4, RFC 9484 6). SEGMENTS only where tunnel_header.h negotiated it:

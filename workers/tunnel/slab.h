@@ -15,6 +15,8 @@
 #define STRIPE_HEADROOM 9u
 #define STRIPE_PAYLOAD 16375u
 #define STRIPE (STRIPE_HEADROOM + STRIPE_PAYLOAD)
+/* More headroom before the first stripe that is read from a socket: for the header of a capsule around all of them. */
+#define STRIPE_CAPSULE 8u
 
 struct slab {
 	uint32_t refs, used, size;

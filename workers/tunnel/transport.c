@@ -356,17 +356,23 @@ static void starved(struct transport *t)
 	event_add(t->timer, &delay);
 }
 
+/* A capsule's header and the frame's fit before the first: together they fill a TLS record as the others do. */
+static uint32_t headroom_of(int stripe)
+{
+	return stripe == 0 ? STRIPE_HEADROOM + STRIPE_CAPSULE : STRIPE_HEADROOM;
+}
+
 static int stripes(struct slab *slab, uint32_t room, struct iovec iov[], size_t *capacity)
 {
 	int n = 0;
 	uint32_t at = slab->used;
 	*capacity = 0;
-	while (room > STRIPE_HEADROOM) {
-		uint32_t payload = room - STRIPE_HEADROOM < STRIPE_PAYLOAD ? room - STRIPE_HEADROOM : STRIPE_PAYLOAD;
-		iov[n++] = (struct iovec){.iov_base = slab->data + at + STRIPE_HEADROOM, .iov_len = payload};
+	while (room > headroom_of(n)) {
+		uint32_t before = headroom_of(n), payload = (room < STRIPE ? room : STRIPE) - before;
+		iov[n++] = (struct iovec){.iov_base = slab->data + at + before, .iov_len = payload};
 		*capacity += payload;
-		at += STRIPE_HEADROOM + payload;
-		room -= STRIPE_HEADROOM + payload;
+		at += before + payload;
+		room -= before + payload;
 	}
 	return n;
 }
@@ -375,7 +381,7 @@ static void cut(struct slab *slab, const struct iovec iov[], size_t got, bool st
 {
 	for (int i = 0; got > 0; i++) {
 		uint32_t n = got < iov[i].iov_len ? (uint32_t)got : (uint32_t)iov[i].iov_len;
-		chunks_append(chunks, chunk_new(slab, iov[i].iov_base, n, striped ? STRIPE_HEADROOM : 0));
+		chunks_append(chunks, chunk_new(slab, iov[i].iov_base, n, striped ? headroom_of(i) : 0));
 		got -= n;
 		slab->used = (uint32_t)((uint8_t *)iov[i].iov_base + n - slab->data);
 	}

@@ -28,6 +28,10 @@ static bool member(void *arg, const char *name, size_t n, const struct sf_item *
 		out->segments = item->number != 0;
 		return item->kind == SF_BOOLEAN;
 	}
+	if (sf_key_is(name, n, "stream")) {
+		out->stream = item->number != 0;
+		return item->kind == SF_BOOLEAN;
+	}
 	if (sf_key_is(name, n, "joined")) {
 		out->joined = item->number != 0;
 		return item->kind == SF_BOOLEAN;
@@ -62,6 +66,8 @@ void tunnel_header_set(struct head *head, const struct tunnel_header *header)
 	}
 	if (header->segments)
 		sf_put_true(&writer, "segments");
+	if (header->stream)
+		sf_put_true(&writer, "stream");
 	if (header->has_id)
 		sf_put_string(&writer, "id", id);
 	sf_put_integer(&writer, "received", header->received);
