@@ -11,6 +11,7 @@
 #include "ipc/json.h"
 #include "ipc/log.h"
 #include "workers/tunnel/generation.h"
+#include "workers/tunnel/conn.h"
 #include "workers/tunnel/health.h"
 #include "workers/tunnel/pool.h"
 
@@ -357,6 +358,13 @@ static int cluster_number(const struct config *config, const char *name)
 	return -1;
 }
 
+static void revoke_peers(const struct cluster *cluster)
+{
+	struct pool *pool;
+	LIST_FOREACH(pool, &cluster->pools, link)
+		conns_revoke(pool);
+}
+
 void clusters_commit(struct clusters *all)
 {
 	attempts_start_due(all);   /* decided before the change: they go by the clusters of their decision */
@@ -373,6 +381,10 @@ void clusters_commit(struct clusters *all)
 	for (unsigned i = 0; i < config->n_clusters; i++)
 		if (!cluster_find(all, config->clusters[i].name))
 			cluster_new(all, generation, i);
+	HASH_ITER(hh, all->table, cluster, next)
+		revoke_peers(cluster);
+	LIST_FOREACH(cluster, &all->retired, retired_link)
+		revoke_peers(cluster);
 	tell_all(all);
 }
 

@@ -32,6 +32,8 @@ struct conn {
 	struct h1_client *h1;
 	struct h2 *h2;
 	bool counted;                 /* among the open connections */
+	SSL *ssl;                     /* the transport's; CONNECTING */
+	char *node;                   /* of the own domain, as its certificate says; NULL: none */
 	unsigned uses;
 	uint64_t started, idle_since; /* µs; idle_since 0: not idle when last looked at */
 	char address[64];
@@ -91,6 +93,7 @@ static void conn_free(struct conn *c)
 	conn_detach(c);
 	dial_cancel(c->dial);
 	generation_unref(c->generation);
+	free(c->node);
 	free(c);
 	if (pool)
 		pool_let(pool);
@@ -163,11 +166,22 @@ static void conn_ready(struct conn *c)
 	pool_let(pool);
 }
 
+static bool revoked(const struct conn *c)
+{
+	const struct config *config = c->pool->cluster->all->tunnel->current->config;
+	return c->node && tls_revoked(config, c->node, config->domain);
+}
+
 static void on_ready(void *arg)
 {
 	struct conn *c = arg;
 	if (!c->pool || c->state != CONN_CONNECTING)
 		return;
+	if (c->ssl)
+		c->node = tls_own_node(c->ssl, c->pool->cluster->all->tunnel->current->config);
+	c->ssl = NULL;
+	if (revoked(c))                /* since the handshake began */
+		return conn_failed(c, FLOW_TLS_CERTIFICATE, "certificate: revoked", false);
 	c->counted = true;
 	stats_add(c->pool->cluster->stats, STATS_CLUSTER_CONNECTIONS, 1);
 	stats_add(c->pool->cluster->stats, STATS_CLUSTER_CONNECTIONS_OPEN, 1);
@@ -290,6 +304,7 @@ static void on_dialled(void *arg, const struct dial_result *result)
 		close(c->fd);
 		return conn_failed(c, FLOW_TLS_PROTOCOL, "no TLS context could be made", false);
 	}
+	c->ssl = ssl;
 	struct transport *transport =
 		transport_new(tunnel->base, c->fd, ssl, TRANSPORT_CONNECTING, pool->kind == POOL_TCP ? &tcp_callbacks : NULL, c);
 	snprintf(authority, sizeof(authority), strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, pool->port ? pool->port : 443);
@@ -457,6 +472,17 @@ void conns_retire(struct pool *pool)
 		if (c->state != CONN_READY || conn_idle(c) || pool->waiting == 0)
 			conn_retire(c);
 	}
+}
+
+void conns_revoke(struct pool *pool)
+{
+	struct conn *c;
+	TAILQ_FOREACH(c, &pool->conns, link)
+		if (c->state != CONN_CONNECTING && c->fd >= 0 && revoked(c)) {
+			log_warn("peer refused", "cluster=%s endpoint=%s address=%s peer=%s reason=revoked", pool->cluster->name, pool->name,
+			         c->address, log_value(c->node));
+			shutdown(c->fd, SHUT_RDWR);
+		}
 }
 
 static bool leads_to(const struct conn *c, const struct resolved *addresses)

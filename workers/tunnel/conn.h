@@ -17,6 +17,8 @@ void conns_retire(struct pool *pool);
 /* Those that lead elsewhere than to these addresses take nothing new. */
 void conns_leave(struct pool *pool, const struct resolved *addresses);
 void conns_destroy(struct pool *pool);
+/* Ends, at once, those to a node that the configuration in force no longer believes. */
+void conns_revoke(struct pool *pool);
 
 /* pool.c, for conn.c */
 void pool_hold(struct pool *pool);

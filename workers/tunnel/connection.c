@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "ipc/log.h"
@@ -72,11 +73,18 @@ static bool rule_admits(const struct connection *c, const struct config_peer *ru
 	return !rule->node || strcasecmp(rule->node, c->peer) == 0;
 }
 
+static bool revoked(const struct connection *c)
+{
+	return tls_revoked(c->bound->tunnel->current->config, c->peer, c->domain);
+}
+
 /* Without `peers:` nodes of the own domain may connect, for any user. */
 static bool admit(struct connection *c)
 {
 	const struct config_listener *l = c->bound->base.config;
 	const char *own = c->bound->generation->config->domain;
+	if (revoked(c))
+		return false;
 	if (l->n_peers == 0)
 		return own && strcasecmp(own, c->domain) == 0;
 	for (size_t i = 0; i < l->n_peers; i++) {
@@ -96,8 +104,10 @@ void connections_commit(void)
 		c->origin.peer_rule = NULL;       /* the old one went with its configuration */
 		c->origin.peer_refused = !admit(c);
 		if (c->origin.peer_refused)
-			log_warn("peer refused", "listener=%s source=%s peer=%s domain=%s reason=configuration", c->bound->base.name,
-			         c->origin.source_text, log_value(c->peer), log_value(c->domain));
+			log_warn("peer refused", "listener=%s source=%s peer=%s domain=%s reason=%s", c->bound->base.name,
+			         c->origin.source_text, log_value(c->peer), log_value(c->domain), revoked(c) ? "revoked" : "configuration");
+		if (revoked(c))
+			shutdown(c->fd, SHUT_RDWR);       /* at once; its flows do not wait for it to come back */
 	}
 }
 
@@ -105,6 +115,8 @@ void connections_commit(void)
 static const char *refusal(const struct connection *c)
 {
 	const char *own = c->bound->generation->config->domain;
+	if (revoked(c))
+		return "revoked";
 	if (!c->peer[0] || (!c->domain[0] && c->bound->base.config->n_peers == 0))
 		return "its certificate names no node: it needs URI:hermes://DOMAIN/node/NAME";
 	if (c->bound->base.config->n_peers > 0)
@@ -112,19 +124,34 @@ static const char *refusal(const struct connection *c)
 	return own ? "another domain, and the listener names no peers" : "this node has no domain, and the listener names no peers";
 }
 
+/* At the controller's listener: a node of the own domain, or nobody yet, who comes to enrol. */
+static bool identify_node(struct connection *c, SSL *ssl)
+{
+	const char *own = c->bound->generation->config->domain;
+	if (!tls_peer(ssl, c->peer, sizeof(c->peer), c->domain, sizeof(c->domain)) || !own || strcasecmp(own, c->domain) != 0) {
+		c->peer[0] = c->domain[0] = '\0';
+		return true;
+	}
+	if (revoked(c))
+		return false;
+	c->origin.peer = c->peer;
+	return true;
+}
+
 /* False: refused, c is gone. */
 static bool identify(struct connection *c)
 {
 	SSL *ssl = transport_ssl(c->transport);
 	bool overlay = c->bound->base.config->accept == CONFIG_OVERLAY;
-	if (!ssl)
+	bool controller = strcmp(c->bound->base.name, CONFIG_CONTROLLER) == 0;
+	if (!ssl || (controller && identify_node(c, ssl)))
 		return true;
-	if (!overlay) {
+	if (!overlay && !controller) {
 		if (tls_user(ssl, c->user, sizeof(c->user)))
 			c->origin.proven_user = c->user;
 		return true;
 	}
-	if (tls_peer(ssl, c->peer, sizeof(c->peer), c->domain, sizeof(c->domain)) && admit(c)) {
+	if (overlay && tls_peer(ssl, c->peer, sizeof(c->peer), c->domain, sizeof(c->domain)) && admit(c)) {
 		c->origin.peer = c->peer;
 		return true;
 	}

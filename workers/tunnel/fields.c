@@ -46,6 +46,8 @@ static bool removed(const struct config *config, const struct config_listener *l
 {
 	if (strcmp(name, "proxy-authorization") == 0 || strcmp(name, "proxy-connection") == 0)
 		return true;
+	if (strcmp(name, FIELDS_PEER) == 0)
+		return true;                                 /* who asks the controller, only this node says */
 	if (strcmp(name, PROBE_HEADER) == 0)
 		return listener->accept != CONFIG_OVERLAY;   /* it makes nodes speak of themselves */
 	return !listener->trust_headers && internal(config, name) && !peer_may_say(listener, peer, name);

@@ -8,9 +8,11 @@
 
 /* --- the request ---------------------------------------------------------------------------------------------------------- */
 
+/* Which node asks: set on requests to the controller from the certificate that was verified, and never taken from outside. */
+#define FIELDS_PEER "hermes-peer"
 /* Takes off what must not come from outside: the overlay's own headers (config->internal_headers) unless the listener
  * trusts them, or, at an overlay listener, the peer may speak for them (peer NULL: no peers list, all). And what never
- * goes on: Proxy-Authorization, Proxy-Connection. Call after the proof of the user. */
+ * goes on: Proxy-Authorization, Proxy-Connection, FIELDS_PEER. Call after the proof of the user. */
 void fields_clean_request(struct head *request, const struct config *config, const struct config_listener *listener,
                           const struct config_peer *peer);
 /* How many Hermes nodes the request came through, by their Via members (comment "(hermes)"). own: this node is among them. */

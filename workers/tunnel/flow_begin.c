@@ -180,6 +180,9 @@ static void take_decision(struct flow *flow, struct decision *decision)
 	flow->decided_under = flow->asked_under;
 	flow->asked_head = asked_new(flow->request);
 	fields_apply(flow->request, &decision->add_headers, &decision->remove_headers);
+	if (flow->origin->peer && !strcmp(decision->cluster, CONFIG_CONTROLLER) &&
+	    !strcmp(flow->origin->listener->name, CONFIG_CONTROLLER))
+		head_set(flow->request, FIELDS_PEER, flow->origin->peer);
 	fields_forward(flow->request, flow->generation->config, flow->origin->carry,
 	               flow->origin->listener->config->accept != CONFIG_OVERLAY, flow->origin->source_text,
 	               flow->origin->source_port);

@@ -28,7 +28,7 @@ bool going_park(struct flow *flow, const char *why)
 	struct tunnel *tunnel = flow->tunnel;
 	uint32_t ms = flow->generation->config->resume_timeout;
 	if (g->role != GOING_FAR || !g->has_id || flow->state != FLOW_STATE_STREAMING || flow->up.ended || flow->down.ended ||
-	    g->from.through || ms == 0 || tunnel->draining || tunnel->n_parked >= PARKED_MAX)
+	    g->from.through || flow->origin->peer_refused || ms == 0 || tunnel->draining || tunnel->n_parked >= PARKED_MAX)
 		return false;
 	if (!flow->own && !(flow->own = own_origin_new(flow->origin)))
 		return false;

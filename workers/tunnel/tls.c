@@ -177,6 +177,8 @@ static SSL_CTX *listener_context(struct tls *tls, const struct config_listener *
 	return NULL;
 }
 
+static int verify_server(int ok, X509_STORE_CTX *store);
+
 static SSL_CTX *cluster_context(struct tls *tls, const struct config_cluster *c)
 {
 	const struct config_identity *identity = &tls->config->identity;
@@ -190,7 +192,8 @@ static SSL_CTX *cluster_context(struct tls *tls, const struct config_cluster *c)
 	          trust(tls, ctx, authorities, pick(c->tls.crl, identity->crl));
 	if (ok && authorities->n == 0)
 		ok = complain(tls, NULL, "no authorities to verify the peer with");
-	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+	SSL_CTX_set_app_data(ctx, (void *)tls->config);
+	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, verify_server);
 	if (c->carry == CONFIG_H2)
 		SSL_CTX_set_alpn_protos(ctx, alpn_http, 3);
 	else if (c->carry == CONFIG_H1)
@@ -277,17 +280,45 @@ static bool certificate_uri(X509 *x, char *out, size_t size)
 	return found;
 }
 
-/* A cluster whose server_name is a node's URI: that very name must stand in the certificate. */
-static int verify_node(int ok, X509_STORE_CTX *store)
+/* hermes://DOMAIN/node/NAME into its two names; changes uri. */
+static bool split_uri(char *uri, char **name, char **domain)
+{
+	char *host = uri + sizeof(URI_PREFIX) - 1, *path = strchr(host, '/');
+	if (!path || strncmp(path, "/node/", 6) != 0 || !path[6] || strchr(path + 6, '/'))
+		return false;
+	*path = '\0';
+	*name = path + 6;
+	*domain = host;
+	return true;
+}
+
+bool tls_revoked(const struct config *config, const char *name, const char *domain)
+{
+	if (!config->domain || strcasecmp(config->domain, domain) != 0)
+		return false;
+	for (size_t i = 0; i < config->identity.revoked.n; i++)
+		if (strcasecmp(config->identity.revoked.v[i], name) == 0)
+			return true;
+	return false;
+}
+
+/* The server's certificate: a revoked node is not believed; and where a cluster's server_name is a node's URI, that very name
+ * must stand in it. */
+static int verify_server(int ok, X509_STORE_CTX *store)
 {
 	if (!ok || X509_STORE_CTX_get_error_depth(store) > 0)
 		return ok;
 	SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+	const struct config *config = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
 	const char *wanted = SSL_get_app_data(ssl);
-	char uri[512];
-	if (certificate_uri(X509_STORE_CTX_get_current_cert(store), uri, sizeof(uri)) && strcasecmp(uri, wanted) == 0)
+	char uri[512], *name, *domain;
+	bool node = certificate_uri(X509_STORE_CTX_get_current_cert(store), uri, sizeof(uri));
+	int error = wanted && !(node && strcasecmp(uri, wanted) == 0) ? X509_V_ERR_HOSTNAME_MISMATCH : X509_V_OK;
+	if (node && split_uri(uri, &name, &domain) && tls_revoked(config, name, domain))
+		error = X509_V_ERR_CERT_REVOKED;
+	if (error == X509_V_OK)
 		return 1;
-	X509_STORE_CTX_set_error(store, X509_V_ERR_HOSTNAME_MISMATCH);
+	X509_STORE_CTX_set_error(store, error);
 	return 0;
 }
 
@@ -303,7 +334,6 @@ SSL *tls_connect(struct tls *tls, const struct config_cluster *cluster, const ch
 	SSL_set_connect_state(ssl);
 	if (strncmp(name, URI_PREFIX, sizeof(URI_PREFIX) - 1) == 0) {
 		SSL_set_app_data(ssl, cluster->tls.server_name);
-		SSL_set_verify(ssl, SSL_VERIFY_PEER, verify_node);
 		return ssl;
 	}
 	X509_VERIFY_PARAM *param = SSL_get0_param(ssl);
@@ -340,18 +370,24 @@ static bool first_dns(X509 *x, char *name, size_t size)
 bool tls_peer(SSL *ssl, char *name, size_t name_size, char *domain, size_t domain_size)
 {
 	X509 *x = SSL_get0_peer_certificate(ssl);
-	char uri[512];
+	char uri[512], *node, *of;
 	if (!x || SSL_get_verify_result(ssl) != X509_V_OK)
 		return false;
 	domain[0] = '\0';
 	if (!certificate_uri(x, uri, sizeof(uri)))
 		return first_dns(x, name, name_size);
-	char *host = uri + sizeof(URI_PREFIX) - 1, *path = strchr(host, '/');
-	if (!path || strncmp(path, "/node/", 6) != 0 || !path[6] || strchr(path + 6, '/'))
-		return false;
-	*path = '\0';
-	return snprintf(name, name_size, "%s", path + 6) < (int)name_size &&
-	       snprintf(domain, domain_size, "%s", host) < (int)domain_size;
+	return split_uri(uri, &node, &of) && snprintf(name, name_size, "%s", node) < (int)name_size &&
+	       snprintf(domain, domain_size, "%s", of) < (int)domain_size;
+}
+
+char *tls_own_node(SSL *ssl, const struct config *config)
+{
+	X509 *x = SSL_get0_peer_certificate(ssl);
+	char uri[512], *name, *domain;
+	if (!x || !config->domain || !certificate_uri(x, uri, sizeof(uri)) || !split_uri(uri, &name, &domain) ||
+	    strcasecmp(domain, config->domain) != 0)
+		return NULL;
+	return strdup(name);
 }
 
 bool tls_user(SSL *ssl, char *name, size_t size)

@@ -22,6 +22,10 @@ SSL *tls_connect(struct tls *tls, const struct config_cluster *cluster, const ch
 /* The node (NAME of hermes://DOMAIN/node/NAME, else a DNS name) that the verified peer certificate names, into name and domain
  * (domain "" for a DNS name). False: none. */
 bool tls_peer(SSL *ssl, char *name, size_t name_size, char *domain, size_t domain_size);
+/* The node of the own domain that the peer's certificate names, though it may not be verified yet; NULL: none. malloc'd. */
+char *tls_own_node(SSL *ssl, const struct config *config);
+/* Whether a node is one that the configuration no longer believes (identity.revoked). domain "": it is a DNS name, no node's. */
+bool tls_revoked(const struct config *config, const char *name, const char *domain);
 /* The user that a program's verified certificate names: its subject's common name. False: none. */
 bool tls_user(SSL *ssl, char *name, size_t size);
 /* The reason of the last failure on ssl, for Proxy-Status and logs: the certificate's verify error or OpenSSL's. */
