@@ -6,6 +6,8 @@
 
 #include "workers/controller/controller.h"
 
+struct event_base;
+
 enum api_level { API_ANYBODY, API_NODE, API_OPERATOR };
 
 struct api_call {
@@ -32,12 +34,24 @@ void api_error(struct api_request *request, unsigned status, const char *code, c
 /* To be called when the asker has gone before the answer; the request is no longer valid then. */
 void api_on_gone(struct api_request *request, void (*gone)(void *arg), void *arg);
 
-/* A handler of everything below `prefix` ("/v1/nodes/"; the longest prefix wins). */
+/* What kv_commit() gave, as an answer: 409 where another was faster (-EAGAIN), 503 where the store did not take it, and why. */
+void api_store_error(struct api_request *request, int error);
+
+/* A handler of everything below `prefix` ("/v1/nodes/"; the longest prefix wins, then the method among routes of the same prefix; with
+ * or without the slash behind). methods: "GET PUT". level: the least; more may ask too (call->level says who does). */
 struct api_route { const char *prefix; const char *methods; enum api_level level; void (*handle)(struct api_call *call); };
 void api_add(struct api *api, const struct api_route *routes, size_t n);
 
 /* api_nodes.c, api_domain.c */
 void api_nodes_add(struct api *api);
 void api_domain_add(struct api *api);
+
+/* For main.c, metrics.c. listen: takes over fd, which is bound; 0 or -errno. */
+struct api_counts { uint64_t requests, refused, failed; unsigned connections; };      /* refused: 4xx, failed: 5xx */
+struct api *api_new(struct controller *controller, struct event_base *base);
+int api_listen(struct api *api, int fd);
+void api_unlisten(struct api *api);
+struct api_counts api_counts(const struct api *api);
+void api_free(struct api *api);
 
 #endif
