@@ -104,6 +104,11 @@ demo-ip:
 	@$(MAKE) --no-print-directory -j$(shell nproc) all
 	@HERMES_BUILD=$(BUILD) tests/demo/ip.sh
 
+demo-control:
+	@packaging/deps.sh build run demo-ip
+	@$(MAKE) --no-print-directory -j$(shell nproc) all netlab
+	@HERMES_BUILD=$(BUILD) tests/demo/control.sh
+
 # QUICK=1: fewer and shorter rounds. BENCH="link latency ...": some parts only.
 BENCH_PROGRAMS = $(patsubst tests/bench/%.c,$(BUILD)/bench/%,$(wildcard tests/bench/*.c))
 $(BUILD)/lib/bench.a: $(call objects,tests/bench/lib)
@@ -151,6 +156,7 @@ help:
 	@echo "make demo       the main job, step by step, on real programs"
 	@echo "make demo-udp   a UDP video over a path that loses packets, direct and through two nodes (root)"
 	@echo "make demo-ip    TUN devices: two users, the same address, different servers, and a move (root)"
+	@echo "make demo-control  a controller and three nodes: objectives, canaries, rollback, a new binary under load (root)"
 	@echo "make check      unit tests, fuzz targets and system tests under sanitizers"
 	@echo "make bench      speed and memory beside nghttpx, HAProxy, nginx and VPNs (QUICK=1: shorter)"
 	@echo "make deps       install the Debian packages that are missing"
@@ -162,5 +168,5 @@ help:
 clean:
 	rm -rf build
 
-.PHONY: all clean unit-tests netlab fuzz fuzz-targets help deps check demo demo-udp demo-ip bench bench-programs install deb check-package
+.PHONY: all clean unit-tests netlab fuzz fuzz-targets help deps check demo demo-udp demo-ip demo-control bench bench-programs install deb check-package
 .SECONDARY:
