@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 #define BODY_MAX ((size_t)16 << 20)
-#define ROUTES_MAX 64
+#define ROUTES_MAX 128
 #define NODE_NAME_MAX 64
 
 struct api {
@@ -250,30 +250,37 @@ static bool has_method(const char *methods, const char *method)
 	return false;
 }
 
-static size_t weight(const char *prefix)
+/* A route for one word behind a name goes before the one for all of them. 0: it is not for this path. */
+static size_t weight(const struct api_route *route, const char *path, const char **rest)
 {
-	size_t length = strlen(prefix);
-	return length && prefix[length - 1] == '/' ? length - 1 : length;
+	size_t length = strlen(route->prefix);
+	const char *slash;
+	*rest = below(path, route->prefix);
+	if (!*rest)
+		return 0;
+	if (!route->what)
+		return 2 * length + 2 - (route->prefix[length - 1] == '/' ? 2 : 0);
+	slash = strchr(*rest, '/');
+	return slash && slash != *rest && !strcmp(slash + 1, route->what) ? 2 * length + 3 : 0;
 }
 
 /* rest: NULL where nothing lies there at all. */
 static const struct api_route *find_route(const struct api *api, const char *path, const char *method, const char **rest)
 {
 	const struct api_route *found = NULL;
+	const char *behind;
 	size_t best = 0;
 	*rest = NULL;
 	for (size_t i = 0; i < api->n_routes; i++) {
-		const struct api_route *route = api->routes[i];
-		const char *behind = below(path, route->prefix);
-		size_t length = weight(route->prefix);
-		if (!behind || (*rest && length < best))
+		size_t w = weight(api->routes[i], path, &behind);
+		if (!w || w < best)
 			continue;
-		if (length > best || !*rest)
+		if (w > best)
 			found = NULL;
-		best = length;
+		best = w;
 		*rest = behind;
-		if (!found && has_method(route->methods, method))
-			found = route;
+		if (!found && has_method(api->routes[i]->methods, method))
+			found = api->routes[i];
 	}
 	return found;
 }

@@ -38,8 +38,9 @@ void api_on_gone(struct api_request *request, void (*gone)(void *arg), void *arg
 void api_store_error(struct api_request *request, int error);
 
 /* A handler of everything below `prefix` ("/v1/nodes/"; the longest prefix wins, then the method among routes of the same prefix; with
- * or without the slash behind). methods: "GET PUT". level: the least; more may ask too (call->level says who does). */
-struct api_route { const char *prefix; const char *methods; enum api_level level; void (*handle)(struct api_call *call); };
+ * or without the slash behind). methods: "GET PUT". level: the least; more may ask too (call->level says who does). what: only for
+ * PREFIX/NAME/WHAT, before those without: {"/v1/nodes/", "POST", API_OPERATOR, drain, "drain"} is called with rest "NAME/drain". */
+struct api_route { const char *prefix; const char *methods; enum api_level level; void (*handle)(struct api_call *call); const char *what; };
 void api_add(struct api *api, const struct api_route *routes, size_t n);
 
 /* api_nodes.c, api_domain.c */
