@@ -35,6 +35,7 @@ static struct head *with_internal(void)
 	head_add(head, "user", "mallory");
 	head_add(head, "proxy-authorization", "Basic x");
 	head_add(head, "ipaddress", "10.0.0.1");
+	head_add(head, "hermes-peer", "mallory");     /* nobody says it but this node */
 	return head;
 }
 

@@ -211,6 +211,19 @@ static void test_fingerprint(void **state)
 	assert_int_equal(pki_fingerprint(other, b, why), 0);
 	assert_string_not_equal(a, b);
 	assert_int_equal(pki_fingerprint("x", b, why), -1);
+	/* of what came along only the one that is known by its fingerprint */
+	char *both = NULL, *found = NULL, *domain = NULL;
+	assert_true(asprintf(&both, "%s%s", other, ca) > 0);
+	assert_int_equal(pki_find_authority(both, a, &found, why), 0);
+	assert_string_equal(found, ca);
+	assert_int_equal(pki_find_authority(other, a, &domain, why), -1);
+	assert_null(domain);
+	assert_int_equal(pki_find_authority("", a, &domain, why), -1);
+	assert_int_equal(pki_authority_domain(found, &domain, why), 0);
+	assert_string_equal(domain, "example.net");
+	free(domain);
+	free(found);
+	free(both);
 	pki_wipe(key);
 	free(other);
 }

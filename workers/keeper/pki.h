@@ -30,7 +30,7 @@ const char *pki_domain_fault(const char *domain);
 /* A private key on P-256. */
 int pki_make_key(char **key, char why[static PKI_WHY]);
 int pki_make_request(const char *key, const char *node, char **request, char why[static PKI_WHY]);
-/* The authority of a domain: its key and its certificate, good for 20 years. */
+/* The authority of a domain: its key and its certificate, good for 20 years. It names its domain (URI hermes://DOMAIN). */
 int pki_make_authority(const char *domain, char **key, char **certificate, char why[static PKI_WHY]);
 
 struct pki_subject {
@@ -57,6 +57,10 @@ int pki_check_certificate(const char *certificate, const char *authorities, cons
                           char why[static PKI_WHY]);
 /* SHA-256 of the first certificate (DER), base64url. */
 int pki_fingerprint(const char *certificate, char out[static PKI_FINGERPRINT_TEXT], char why[static PKI_WHY]);
+/* Of several certificates the one with this fingerprint: whoever is told only that trusts nothing else that came along. */
+int pki_find_authority(const char *authorities, const char *fingerprint, char **certificate, char why[static PKI_WHY]);
+/* The domain that an authority is for. */
+int pki_authority_domain(const char *certificate, char **domain, char why[static PKI_WHY]);
 /* Unix time of its end; 0: no certificate. */
 int64_t pki_ends(const char *certificate);
 

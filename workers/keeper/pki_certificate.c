@@ -15,6 +15,7 @@
 #define SKEW_SECONDS 3600             /* certificates begin so much earlier: clocks differ */
 #define SERIAL_BYTES 16
 #define AUTHORITIES_MAX 64
+#define URI_PREFIX "hermes://"
 
 /* --- making ---------------------------------------------------------------------------------------------------------- */
 
@@ -68,14 +69,15 @@ static bool sign(X509 *x, EVP_PKEY *key)
 
 static X509 *authority(EVP_PKEY *key, const char *domain)
 {
-	char serial[PKI_SERIAL_TEXT], name[64];
+	char serial[PKI_SERIAL_TEXT], name[64], uri[300];
 	X509 *x = X509_new();
 	snprintf(name, sizeof(name), "Hermes %.50s", domain);
+	snprintf(uri, sizeof(uri), "URI:" URI_PREFIX "%s", domain);
 	bool ok = x && X509_set_version(x, X509_VERSION_3) == 1 && set_serial(x, serial) && set_subject(x, name) &&
 	          X509_set_issuer_name(x, X509_get_subject_name(x)) == 1 && set_times(x, AUTHORITY_SECONDS, NULL) &&
 	          X509_set_pubkey(x, key) == 1 && extend(x, x, NID_basic_constraints, "critical,CA:TRUE,pathlen:0") &&
 	          extend(x, x, NID_key_usage, "critical,keyCertSign,cRLSign") && extend(x, x, NID_subject_key_identifier, "hash") &&
-	          sign(x, key);
+	          extend(x, x, NID_subject_alt_name, uri) && sign(x, key);
 	if (ok)
 		return x;
 	X509_free(x);
@@ -109,7 +111,7 @@ static X509 *node_certificate(EVP_PKEY *ca_key, X509 *ca, const struct pki_subje
 {
 	char names[1024];
 	X509 *x = X509_new();
-	int n = snprintf(names, sizeof(names), "URI:hermes://%s/node/%s,DNS:%s,DNS:%s.%s%s%s", s->domain, s->node, s->node, s->node,
+	int n = snprintf(names, sizeof(names), "URI:" URI_PREFIX "%s/node/%s,DNS:%s,DNS:%s.%s%s%s", s->domain, s->node, s->node, s->node,
 	                 s->domain, s->controller ? ",DNS:controller." : "", s->controller ? s->domain : "");
 	bool ok = x && n > 0 && (size_t)n < sizeof(names) && X509_set_version(x, X509_VERSION_3) == 1 && set_serial(x, serial) &&
 	          set_subject(x, s->node) && X509_set_issuer_name(x, X509_get_subject_name(ca)) == 1 &&
@@ -184,19 +186,40 @@ static X509_STORE *store_of(const char *authorities)
 	return store;
 }
 
-static bool names_node(X509 *x, const char *domain, const char *node)
+/* The certificate's URI of ours. malloc'd; NULL: none. */
+static char *own_uri(X509 *x)
 {
-	char wanted[512];
 	GENERAL_NAMES *names = X509_get_ext_d2i(x, NID_subject_alt_name, NULL, NULL);
-	bool found = false;
-	int length = snprintf(wanted, sizeof(wanted), "hermes://%s/node/%s", domain, node);
-	for (int i = 0; names && !found && i < sk_GENERAL_NAME_num(names); i++) {
+	char *uri = NULL;
+	for (int i = 0; names && !uri && i < sk_GENERAL_NAME_num(names); i++) {
 		const GENERAL_NAME *name = sk_GENERAL_NAME_value(names, i);
-		found = name->type == GEN_URI && ASN1_STRING_length(name->d.ia5) == length &&
-		        strncasecmp((const char *)ASN1_STRING_get0_data(name->d.ia5), wanted, (size_t)length) == 0;
+		const char *text = name->type == GEN_URI ? (const char *)ASN1_STRING_get0_data(name->d.ia5) : "";
+		size_t length = name->type == GEN_URI ? (size_t)ASN1_STRING_length(name->d.ia5) : 0;
+		if (length > strlen(URI_PREFIX) && !memchr(text, '\0', length) && !strncmp(text, URI_PREFIX, strlen(URI_PREFIX)))
+			uri = strndup(text, length);
 	}
 	GENERAL_NAMES_free(names);
+	return uri;
+}
+
+static bool names_node(X509 *x, const char *domain, const char *node)
+{
+	char wanted[512], *uri = own_uri(x);
+	snprintf(wanted, sizeof(wanted), URI_PREFIX "%s/node/%s", domain, node);
+	bool found = uri && strcasecmp(uri, wanted) == 0;
+	free(uri);
 	return found;
+}
+
+int pki_authority_domain(const char *certificate, char **domain, char why[static PKI_WHY])
+{
+	X509 *x = pki_read_certificate(certificate);
+	char *uri = x ? own_uri(x) : NULL;
+	bool ok = uri && !pki_domain_fault(uri + strlen(URI_PREFIX));
+	*domain = ok ? strdup(uri + strlen(URI_PREFIX)) : NULL;
+	free(uri);
+	X509_free(x);
+	return *domain ? 0 : pki_failed(why, "the authority's certificate names no domain");
 }
 
 int pki_check_certificate(const char *certificate, const char *authorities, const char *domain, const char *node,
@@ -238,6 +261,27 @@ int pki_fingerprint(const char *certificate, char out[static PKI_FINGERPRINT_TEX
 		*p = *p == '+' ? '-' : *p == '/' ? '_' : *p;
 	memcpy(out, text, PKI_FINGERPRINT_TEXT);
 	return 0;
+}
+
+int pki_find_authority(const char *authorities, const char *fingerprint, char **certificate, char why[static PKI_WHY])
+{
+	BIO *bio = BIO_new_mem_buf(authorities, -1);
+	X509 *x;
+	*certificate = NULL;
+	for (int i = 0; bio && !*certificate && i < AUTHORITIES_MAX && (x = PEM_read_bio_X509(bio, NULL, NULL, NULL)); i++) {
+		char found[PKI_FINGERPRINT_TEXT], *text = pki_write_certificate(x), ignored[PKI_WHY];
+		X509_free(x);
+		if (text && !pki_fingerprint(text, found, ignored) && !strcmp(found, fingerprint))
+			*certificate = text;
+		else
+			free(text);
+	}
+	BIO_free(bio);
+	ERR_clear_error();
+	if (*certificate)
+		return 0;
+	snprintf(why, PKI_WHY, "none of the authorities has the fingerprint of the token");
+	return -1;
 }
 
 int64_t pki_ends(const char *certificate)
