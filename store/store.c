@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Three tables: "versions" (number -> record), "texts" (number -> document, checked by the digest in the record), "facts"
+/* Three tables: "versions" (number -> record), "texts" (number, and number with a 'c' for the controller's layer -> document, checked by the digest in the record), "facts"
  * (name -> record). A transaction keeps its first error and is checked once, at its end. */
 #include "store/store.h"
 #include "store/digest.h"
 #include "store/store_check.h"
+#include "store/store_internal.h"
 #include "store/store_record.h"
 
 #include <errno.h>
 #include <inttypes.h>
-#include <lmdb.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,19 +18,10 @@
 #include <unistd.h>
 
 #define MAP_SIZE ((size_t)256 << 20)
-#define NOTE_MAX 500              /* of a record */
-#define SPARE ((size_t)4 << 20)   /* to forget versions in a full map takes pages too */
-
-struct store {
-	MDB_env *env;
-	size_t map_size;
-	MDB_dbi versions, texts, facts;
-};
-
-struct txn { struct store *store; MDB_txn *txn; int error; };
+#define NEARLY_FULL ((size_t)4 << 20)     /* bytes left on the disk */
 
 /* LMDB's positive errors are errno's. */
-static int negative(int error)
+int store_negative(int error)
 {
 	switch (error) {
 	case 0: return 0;
@@ -43,10 +33,10 @@ static int negative(int error)
 	}
 }
 
-static void begin(struct txn *t, struct store *store, unsigned flags)
+void store_begin(struct txn *t, struct store *store, unsigned flags)
 {
 	*t = (struct txn){.store = store};
-	t->error = negative(mdb_txn_begin(store->env, NULL, flags, &t->txn));
+	t->error = store_negative(mdb_txn_begin(store->env, NULL, flags, &t->txn));
 }
 
 /* LMDB calls a short write EIO; what it means is mostly a full disk. */
@@ -56,33 +46,39 @@ static int disk_error(struct store *store, int error)
 	int fd;
 
 	if (error == -EIO && !mdb_env_get_fd(store->env, &fd) && !fstatvfs(fd, &fs) &&
-	    (uint64_t)fs.f_bavail * fs.f_bsize < SPARE)
+	    (uint64_t)fs.f_bavail * fs.f_bsize < NEARLY_FULL)
 		return -ENOSPC;
 	return error;
 }
 
 /* Commits where nothing failed. Returns the first error. */
-static int end(struct txn *t)
+int store_end(struct txn *t)
 {
 	if (!t->txn)
 		return t->error;
 	if (t->error)
 		mdb_txn_abort(t->txn);
 	else
-		t->error = disk_error(t->store, negative(mdb_txn_commit(t->txn)));
+		t->error = disk_error(t->store, store_negative(mdb_txn_commit(t->txn)));
 	t->txn = NULL;
 	return t->error;
 }
 
 /* --- records ---------------------------------------------------------------------------------------------------------- */
 
-static void number_key(uint64_t version, uint8_t out[8])
+void store_number_key(uint64_t version, uint8_t out[8])
 {
 	for (int i = 0; i < 8; i++)
 		out[i] = (uint8_t)(version >> (56 - 8 * i));
 }
 
-static uint64_t key_number(const MDB_val *key)
+void store_layer_key(uint64_t version, uint8_t out[STORE_LAYER_KEY])
+{
+	store_number_key(version, out);
+	out[STORE_LAYER_KEY - 1] = 'c';
+}
+
+uint64_t store_key_number(const MDB_val *key)
 {
 	uint64_t v = 0;
 
@@ -91,78 +87,89 @@ static uint64_t key_number(const MDB_val *key)
 	return v;
 }
 
-static void put(struct txn *t, MDB_dbi dbi, const void *key, size_t key_size, const void *data, size_t length)
+void store_put(struct txn *t, MDB_dbi dbi, const void *key, size_t key_size, const void *data, size_t length)
 {
 	MDB_val k = {key_size, (void *)(uintptr_t)key}, v = {length, (void *)(uintptr_t)data};
 
 	if (!t->error)
-		t->error = negative(mdb_put(t->txn, dbi, &k, &v, 0));
+		t->error = store_negative(mdb_put(t->txn, dbi, &k, &v, 0));
 }
 
-static int get(struct txn *t, MDB_dbi dbi, const void *key, size_t key_size, MDB_val *value)
+int store_find(struct txn *t, MDB_dbi dbi, const void *key, size_t key_size, MDB_val *value)
 {
 	MDB_val k = {key_size, (void *)(uintptr_t)key};
 
-	return t->error ? t->error : negative(mdb_get(t->txn, dbi, &k, value));
+	return t->error ? t->error : store_negative(mdb_get(t->txn, dbi, &k, value));
 }
 
-static void put_version(struct txn *t, const struct store_version *v)
+void store_put_version(struct txn *t, const struct store_version *v)
 {
 	uint8_t record[RECORD_MAX], key[8];
 
-	number_key(v->version, key);
-	put(t, t->store->versions, key, sizeof(key), record, record_write_version(v, record));
+	store_number_key(v->version, key);
+	store_put(t, t->store->versions, key, sizeof(key), record, record_write_version(v, record));
 }
 
-static int get_version(struct txn *t, uint64_t version, struct store_version *v)
+int store_find_version(struct txn *t, uint64_t version, struct store_version *v)
 {
 	uint8_t key[8];
 	MDB_val value;
 
 	memset(v, 0, sizeof(*v));
-	number_key(version, key);
-	int error = get(t, t->store->versions, key, sizeof(key), &value);
+	store_number_key(version, key);
+	int error = store_find(t, t->store->versions, key, sizeof(key), &value);
 	return error ? error : record_read_version(value.mv_data, value.mv_size, version, v);
 }
 
-static int get_text(struct txn *t, struct store_version *v)
+/* One text, checked by its digest. */
+static int find_text(struct txn *t, const uint8_t *key, size_t key_size, const char *digest, char **text, size_t *length)
 {
-	uint8_t key[8], sum[32];
+	uint8_t sum[32];
 	char hex[65];
 	MDB_val value;
+	int error = store_find(t, t->store->texts, key, key_size, &value);
 
-	number_key(v->version, key);
-	int error = get(t, t->store->texts, key, sizeof(key), &value);
 	if (error)
 		return error == -ENOENT ? -EUCLEAN : error;
 	digest_sha256(value.mv_data, value.mv_size, sum);
 	digest_hex(sum, hex);
-	if (strcmp(hex, v->digest))
+	if (strcmp(hex, digest))
 		return -EUCLEAN;
-	v->text = malloc(value.mv_size + 1);
-	if (!v->text)
+	*text = malloc(value.mv_size + 1);
+	if (!*text)
 		return -ENOMEM;
-	memcpy(v->text, value.mv_data, value.mv_size);
-	v->text[value.mv_size] = '\0';
-	v->length = value.mv_size;
+	memcpy(*text, value.mv_data, value.mv_size);
+	(*text)[value.mv_size] = '\0';
+	*length = value.mv_size;
 	return 0;
 }
 
-static void put_fact(struct txn *t, const char *name, const char *value)
+int store_find_text(struct txn *t, struct store_version *v)
+{
+	uint8_t key[STORE_LAYER_KEY];
+
+	store_layer_key(v->version, key);
+	int error = find_text(t, key, 8, v->digest, &v->text, &v->length);
+	if (!error && v->controller.number)
+		error = find_text(t, key, sizeof(key), v->controller.digest, &v->controller.text, &v->controller.length);
+	return error;
+}
+
+void store_put_fact(struct txn *t, const char *name, const char *value)
 {
 	uint8_t record[RECORD_MAX];
 	const char *fields[] = {name, value};
 
-	put(t, t->store->facts, name, strlen(name), record, record_write('f', fields, 2, record));
+	store_put(t, t->store->facts, name, strlen(name), record, record_write('f', fields, 2, record));
 }
 
 /* out: empty where there is none. */
-static int get_fact(struct txn *t, const char *name, char *out, size_t size)
+int store_find_fact(struct txn *t, const char *name, char *out, size_t size)
 {
 	char text[RECORD_MAX];
 	const char *fields[2];
 	MDB_val value;
-	int error = get(t, t->store->facts, name, strlen(name), &value);
+	int error = store_find(t, t->store->facts, name, strlen(name), &value);
 
 	*out = '\0';
 	if (!error)
@@ -188,18 +195,18 @@ static int open_env(const char *path, size_t map_size, struct store *s)
 		error = mdb_env_open(s->env, path, MDB_NOSUBDIR | MDB_NOTLS, 0600);
 	if (!error)
 		mdb_reader_check(s->env, &dead);
-	return negative(error);
+	return store_negative(error);
 }
 
 /* The format is written when the store is made and must be ours after. */
 static int check_format(struct txn *t)
 {
 	char format[16];
-	int error = get_fact(t, "format", format, sizeof(format));
+	int error = store_find_fact(t, "format", format, sizeof(format));
 	MDB_stat stat;
 
-	if (error == -ENOENT && !(error = negative(mdb_stat(t->txn, t->store->versions, &stat))) && !stat.ms_entries) {
-		put_fact(t, "format", "1");
+	if (error == -ENOENT && !(error = store_negative(mdb_stat(t->txn, t->store->versions, &stat))) && !stat.ms_entries) {
+		store_put_fact(t, "format", "1");
 		return t->error;
 	}
 	if (error)
@@ -211,16 +218,16 @@ static int open_tables(struct store *s)
 {
 	struct txn t;
 
-	begin(&t, s, 0);
+	store_begin(&t, s, 0);
 	if (!t.error)
-		t.error = negative(mdb_dbi_open(t.txn, "versions", MDB_CREATE, &s->versions));
+		t.error = store_negative(mdb_dbi_open(t.txn, "versions", MDB_CREATE, &s->versions));
 	if (!t.error)
-		t.error = negative(mdb_dbi_open(t.txn, "texts", MDB_CREATE, &s->texts));
+		t.error = store_negative(mdb_dbi_open(t.txn, "texts", MDB_CREATE, &s->texts));
 	if (!t.error)
-		t.error = negative(mdb_dbi_open(t.txn, "facts", MDB_CREATE, &s->facts));
+		t.error = store_negative(mdb_dbi_open(t.txn, "facts", MDB_CREATE, &s->facts));
 	if (!t.error)
 		t.error = check_format(&t);
-	return end(&t);
+	return store_end(&t);
 }
 
 static const char *reason(int error)
@@ -287,323 +294,4 @@ int store_set_aside(const char *folder, char *moved, size_t size)
 		}
 	}
 	return -EEXIST;
-}
-
-/* --- versions -------------------------------------------------------------------------------------------------------------- */
-
-void store_version_clear(struct store_version *v)
-{
-	free(v->text);
-	memset(v, 0, sizeof(*v));
-}
-
-/* The highest number that was given. */
-static uint64_t last_version(struct txn *t)
-{
-	MDB_cursor *cursor = NULL;
-	MDB_val key, value;
-	uint64_t last = 0;
-	int error = t->error ? t->error : negative(mdb_cursor_open(t->txn, t->store->versions, &cursor));
-
-	if (!error && !(error = negative(mdb_cursor_get(cursor, &key, &value, MDB_LAST))))
-		last = key_number(&key);
-	if (cursor)
-		mdb_cursor_close(cursor);
-	if (error && error != -ENOENT)
-		t->error = error;
-	return last;
-}
-
-int store_add(struct store *store, struct store_version *v)
-{
-	uint8_t key[8], sum[32];
-	struct txn t;
-
-	begin(&t, store, 0);
-	uint64_t version = last_version(&t) + 1;
-	struct store_version record = *v;
-	record.version = version;
-	record.time = v->time ? v->time : (int64_t)time(NULL);
-	snprintf(record.state, sizeof(record.state), "candidate");
-	record.reason[0] = '\0';
-	digest_sha256(v->text, v->length, sum);
-	digest_hex(sum, record.digest);
-	number_key(version, key);
-	put(&t, store->texts, key, sizeof(key), v->text, v->length);
-	put_version(&t, &record);
-	if (end(&t))
-		return t.error;
-	*v = record;
-	return 0;
-}
-
-static uint64_t in_force_number(struct txn *t)
-{
-	char number[24];
-
-	return get_fact(t, "in-force", number, sizeof(number)) ? 0 : strtoull(number, NULL, 10);
-}
-
-int store_set_in_force(struct store *store, uint64_t version)
-{
-	struct store_version v, before;
-	char number[24];
-	struct txn t;
-
-	begin(&t, store, 0);
-	uint64_t old = in_force_number(&t);
-	if (!t.error)
-		t.error = get_version(&t, version, &v);
-	if (old && old != version && !t.error && !get_version(&t, old, &before)) {
-		snprintf(before.state, sizeof(before.state), "superseded");
-		put_version(&t, &before);
-	}
-	snprintf(v.state, sizeof(v.state), "in force");
-	v.reason[0] = '\0';
-	snprintf(number, sizeof(number), "%" PRIu64, version);
-	if (!t.error) {
-		put_version(&t, &v);
-		put_fact(&t, "in-force", number);
-	}
-	return end(&t);
-}
-
-int store_refuse(struct store *store, uint64_t version, const char *why)
-{
-	struct store_version v;
-	struct txn t;
-
-	begin(&t, store, 0);
-	if (!t.error)
-		t.error = get_version(&t, version, &v);
-	if (!t.error && strcmp(v.state, "candidate"))    /* one that was in force once stays good */
-		return mdb_txn_abort(t.txn), 0;
-	snprintf(v.state, sizeof(v.state), "refused");
-	snprintf(v.reason, sizeof(v.reason), "%s", why ? why : "");
-	if (!t.error)
-		put_version(&t, &v);
-	return end(&t);
-}
-
-static bool was_in_force(const struct store_version *v)
-{
-	return !strcmp(v->state, "in force") || !strcmp(v->state, "superseded");
-}
-
-/* Goes backwards from version `from`; the record that the fact names counts whatever its state says. */
-static int newest_good(struct txn *t, uint64_t named, struct store_version *v, unsigned *skipped)
-{
-	uint64_t n = last_version(t);
-	int error = -ENOENT;
-
-	for (n = named ? named : n; n && !t->error; n--) {
-		error = get_version(t, n, v);
-		if (!error && n != named && !was_in_force(v))
-			continue;
-		if (error == -ENOENT && n != named)
-			continue;                     /* pruned */
-		if (!error)
-			error = get_text(t, v);
-		if (!error)
-			return 0;
-		store_version_clear(v);
-		++*skipped;
-	}
-	return t->error ? t->error : -ENOENT;
-}
-
-int store_in_force(struct store *store, struct store_version *v, unsigned *skipped)
-{
-	struct txn t;
-	char number[24];
-
-	memset(v, 0, sizeof(*v));
-	*skipped = 0;
-	begin(&t, store, MDB_RDONLY);
-	int fact = get_fact(&t, "in-force", number, sizeof(number));
-	int error = t.error;
-	if (!error && fact != -ENOENT) {
-		*skipped += fact != 0;
-		error = newest_good(&t, fact ? 0 : strtoull(number, NULL, 10), v, skipped);
-	}
-	end(&t);
-	return error == -ENOENT ? 0 : error;
-}
-
-int store_get(struct store *store, uint64_t version, struct store_version *v)
-{
-	struct txn t;
-
-	begin(&t, store, MDB_RDONLY);
-	int error = t.error ? t.error : get_version(&t, version, v);
-	if (!error)
-		error = get_text(&t, v);
-	end(&t);
-	if (error)
-		memset(v, 0, sizeof(*v));
-	return error;
-}
-
-int store_history(struct store *store, size_t limit, struct store_version **out, size_t *n)
-{
-	MDB_cursor *cursor = NULL;
-	MDB_val key, value;
-	struct txn t;
-
-	*n = 0;
-	*out = calloc(limit ? limit : 1, sizeof(**out));
-	begin(&t, store, MDB_RDONLY);
-	int error = !*out ? -ENOMEM : t.error ? t.error : negative(mdb_cursor_open(t.txn, store->versions, &cursor));
-	if (!error)
-		error = negative(mdb_cursor_get(cursor, &key, &value, MDB_LAST));
-	for (; !error && *n < limit; error = negative(mdb_cursor_get(cursor, &key, &value, MDB_PREV))) {
-		struct store_version *v = &(*out)[(*n)++];
-		if (record_read_version(value.mv_data, value.mv_size, key_number(&key), v)) {
-			*v = (struct store_version){.version = key_number(&key)};
-			snprintf(v->state, sizeof(v->state), "damaged");
-		}
-	}
-	if (cursor)
-		mdb_cursor_close(cursor);
-	end(&t);
-	return error == -ENOENT ? 0 : error;
-}
-
-/* --- facts and pruning ------------------------------------------------------------------------------------------------------ */
-
-int store_file_digest(struct store *store, char digest[65])
-{
-	struct txn t;
-
-	begin(&t, store, MDB_RDONLY);
-	int error = get_fact(&t, "file-digest", digest, 65);
-	end(&t);
-	return error == -ENOENT || error == -EUCLEAN ? 0 : error;
-}
-
-int store_set_file_digest(struct store *store, const char *digest)
-{
-	struct txn t;
-
-	begin(&t, store, 0);
-	if (!t.error)
-		put_fact(&t, "file-digest", digest);
-	return end(&t);
-}
-
-static uint64_t confirmed_number(struct txn *t)
-{
-	char number[24];
-
-	return get_fact(t, "confirmed", number, sizeof(number)) ? 0 : strtoull(number, NULL, 10);
-}
-
-int store_confirm(struct store *store, uint64_t version)
-{
-	char number[24];
-	struct txn t;
-
-	begin(&t, store, 0);
-	snprintf(number, sizeof(number), "%" PRIu64, version);
-	if (!t.error)
-		put_fact(&t, "confirmed", number);
-	return end(&t);
-}
-
-uint64_t store_confirmed(struct store *store)
-{
-	struct txn t;
-
-	begin(&t, store, MDB_RDONLY);
-	uint64_t version = t.error ? 0 : confirmed_number(&t);
-	end(&t);
-	return version;
-}
-
-static void note_key(const char *name, char key[64])
-{
-	snprintf(key, 64, "note-%s", name);
-}
-
-int store_note(struct store *store, const char *name, char *out, size_t size)
-{
-	char key[64];
-	struct txn t;
-
-	note_key(name, key);
-	*out = '\0';
-	begin(&t, store, MDB_RDONLY);
-	int error = t.error ? t.error : get_fact(&t, key, out, size);
-	end(&t);
-	return error == -ENOENT ? 0 : error;
-}
-
-int store_set_note(struct store *store, const char *name, const char *text)
-{
-	char key[64];
-	struct txn t;
-
-	if (strlen(text) > NOTE_MAX)
-		return -EMSGSIZE;
-	note_key(name, key);
-	begin(&t, store, 0);
-	if (!t.error)
-		put_fact(&t, key, text);
-	return end(&t);
-}
-
-static void forget(struct txn *t, uint64_t version)
-{
-	uint8_t key[8];
-	MDB_val k = {sizeof(key), key};
-
-	number_key(version, key);
-	int error = negative(mdb_del(t->txn, t->store->texts, &k, NULL));
-	if (!error || error == -ENOENT)
-		error = negative(mdb_del(t->txn, t->store->versions, &k, NULL));
-	if (error && error != -ENOENT)
-		t->error = error;
-}
-
-/* The newest `keep` of all, the one in force and the last confirmed stay. */
-static int forget_old(struct store *store, const struct store_version *all, size_t n, size_t keep)
-{
-	struct txn t;
-
-	begin(&t, store, 0);
-	uint64_t in_force = t.error ? 0 : in_force_number(&t), confirmed = t.error ? 0 : confirmed_number(&t);
-	for (size_t i = keep; i < n && !t.error; i++)
-		if (all[i].version != in_force && all[i].version != confirmed)
-			forget(&t, all[i].version);
-	return end(&t);
-}
-
-/* LMDB reuses pages only two commits after the one that freed them. */
-static int settle(struct store *store)
-{
-	char number[24];
-	struct txn t;
-
-	begin(&t, store, 0);
-	snprintf(number, sizeof(number), "%" PRIu64, t.error ? 0 : last_version(&t));
-	if (!t.error)
-		put_fact(&t, "pruned", number);
-	return end(&t);
-}
-
-int store_prune(struct store *store, size_t keep)
-{
-	struct store_version *all = NULL;
-	size_t n = 0;
-	int error = store_history(store, 4096, &all, &n);
-
-	if (!error && n > keep) {
-		error = forget_old(store, all, n, keep);
-		if (error == -ENOSPC && !mdb_env_set_mapsize(store->env, store->map_size + SPARE))
-			error = forget_old(store, all, n, keep);
-		if (!error)
-			error = settle(store);
-	}
-	free(all);
-	return error;
 }

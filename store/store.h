@@ -10,6 +10,16 @@
 
 struct store;
 
+/* The controller's document that a version is composed with. */
+struct store_layer {
+	uint64_t number;          /* the controller's; 0: there is no such layer */
+	int64_t time;             /* Unix seconds when it was taken */
+	char author[64], reason[256];
+	char digest[65];
+	char *text; size_t length;
+};
+
+/* A configuration: the node's own document, which wins, and where there is one the controller's under it. */
 struct store_version {
 	uint64_t version;         /* 1... */
 	int64_t time;             /* Unix seconds when submitted */
@@ -19,6 +29,8 @@ struct store_version {
 	char state[16];           /* "candidate", "in force", "superseded", "refused" */
 	char reason[256];         /* why refused */
 	char *text; size_t length;   /* the document; malloc'd, NULL where not asked for */
+	struct store_layer controller;
+	int64_t confirmed;        /* Unix seconds when a controller was reached over it, or 0 */
 };
 void store_version_clear(struct store_version *v);
 
@@ -42,9 +54,12 @@ int store_history(struct store *store, size_t limit, struct store_version **v, s
 /* The digest of the last document taken from the file, to tell whether the file changed while we were down. */
 int store_file_digest(struct store *store, char digest[65]);
 int store_set_file_digest(struct store *store, const char *digest);
-/* The last version after which a controller was reached; 0: none yet. Synced. */
+/* A controller was reached over this version; synced. Returns 0, -ENOENT ... */
 int store_confirm(struct store *store, uint64_t version);
+/* The last such version that is whole; 0: none. */
 uint64_t store_confirmed(struct store *store);
+/* The controller's layer of a version has this number too (its text is the same); synced. */
+int store_renumber(struct store *store, uint64_t version, const struct store_layer *layer);
 /* A short text (at most 500 bytes) under a name of its own, for whoever has something to remember (config-sync: "control"). Synced.
  * 0 or negative; out is empty where there is none, or where it is damaged (-EUCLEAN). */
 int store_note(struct store *store, const char *name, char *out, size_t size);

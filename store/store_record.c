@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,32 +65,64 @@ int record_read(char kind, const void *data, size_t length, char text[RECORD_MAX
 	return 0;
 }
 
+#define FIELDS 14                 /* of a version */
+#define FIELDS_FIRST 8            /* of one that a release before layers wrote */
+
+static void number_text(char out[24], int64_t value)
+{
+	snprintf(out, 24, "%" PRId64, value);
+}
+
 size_t record_write_version(const struct store_version *v, uint8_t out[RECORD_MAX])
 {
-	char number[24], when[24];
-	const char *fields[] = {number, when, v->source, v->author, v->name, v->digest, v->state, v->reason};
+	char number[24], when[24], layer[24], layer_when[24], confirmed[24];
+	const char *fields[FIELDS] = {number, when, v->source, v->author, v->name, v->digest, v->state, v->reason,
+	                              layer, layer_when, v->controller.author, v->controller.reason, v->controller.digest, confirmed};
 
-	snprintf(number, sizeof(number), "%" PRIu64, v->version);
-	snprintf(when, sizeof(when), "%" PRId64, v->time);
-	return record_write('v', fields, 8, out);
+	number_text(number, (int64_t)v->version);
+	number_text(when, v->time);
+	number_text(layer, (int64_t)v->controller.number);
+	number_text(layer_when, v->controller.time);
+	number_text(confirmed, v->confirmed);
+	return record_write('v', fields, FIELDS, out);
+}
+
+static void take(char *out, size_t size, const char *text)
+{
+	snprintf(out, size, "%s", text);
+}
+
+static void read_layer(const char *const *f, struct store_version *v)
+{
+	v->controller.number = strtoull(f[0], NULL, 10);
+	v->controller.time = strtoll(f[1], NULL, 10);
+	take(v->controller.author, sizeof(v->controller.author), f[2]);
+	take(v->controller.reason, sizeof(v->controller.reason), f[3]);
+	take(v->controller.digest, sizeof(v->controller.digest), f[4]);
+	v->confirmed = strtoll(f[5], NULL, 10);
 }
 
 int record_read_version(const void *data, size_t length, uint64_t version, struct store_version *v)
 {
 	char text[RECORD_MAX];
-	const char *f[8];
-	int error = record_read('v', data, length, text, f, 8);
+	const char *f[FIELDS];
+	int error = record_read('v', data, length, text, f, FIELDS);
+	bool layers = !error;
 
 	memset(v, 0, sizeof(*v));
+	if (error == -EUCLEAN)                    /* or it has fewer fields: the checksum says */
+		error = record_read('v', data, length, text, f, FIELDS_FIRST);
 	if (error)
 		return error;
 	v->version = strtoull(f[0], NULL, 10);
 	v->time = strtoll(f[1], NULL, 10);
-	snprintf(v->source, sizeof(v->source), "%s", f[2]);
-	snprintf(v->author, sizeof(v->author), "%s", f[3]);
-	snprintf(v->name, sizeof(v->name), "%s", f[4]);
-	snprintf(v->digest, sizeof(v->digest), "%s", f[5]);
-	snprintf(v->state, sizeof(v->state), "%s", f[6]);
-	snprintf(v->reason, sizeof(v->reason), "%s", f[7]);
+	take(v->source, sizeof(v->source), f[2]);
+	take(v->author, sizeof(v->author), f[3]);
+	take(v->name, sizeof(v->name), f[4]);
+	take(v->digest, sizeof(v->digest), f[5]);
+	take(v->state, sizeof(v->state), f[6]);
+	take(v->reason, sizeof(v->reason), f[7]);
+	if (layers)
+		read_layer(f + FIELDS_FIRST, v);
 	return v->version == version ? 0 : -EUCLEAN;
 }
