@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "store/config_arena.h"
 #include "store/digest.h"
+#include "store/yaml_merge.h"
 #include "workers/controller/compose_internal.h"
 #include "workers/controller/kv.h"
 
@@ -232,7 +233,7 @@ static void add_clusters(struct composing *n)
 	for (const struct yaml_node *k = own ? own->first : NULL; k; k = k->next) {
 		const struct yaml_node *name = config_find(k, "name");
 		ssize_t i = name && name->kind == YAML_SCALAR ? document_cluster(c->d, name->text) : -1;
-		const struct yaml_node *all = i >= 0 ? tree_merge(n->arena, k, c->d->clusters[i].at) : k;
+		const struct yaml_node *all = i >= 0 ? yaml_merge_deep(k, c->d->clusters[i].at, n->arena) : k;
 		if (i >= 0)
 			c->wanted[i] = 0;
 		tree_push(n->arena, &tail, all ? compose_resolve(c, n->arena, &n->p, all) : NULL);
@@ -376,14 +377,9 @@ static void tell(struct composing *n, char **from, size_t count, char ***list, s
 
 static char *text_of(const struct yaml_node *root)
 {
-	char *text = NULL;
-	size_t size = 0;
-	FILE *out = open_memstream(&text, &size);
+	char *text = yaml_write(root, false);
 
-	if (!out)
-		return NULL;
-	tree_write(out, root);
-	if (!fclose(out) && size <= DOCUMENT_TEXT_MAX)
+	if (text && strlen(text) <= DOCUMENT_TEXT_MAX)
 		return text;
 	free(text);
 	return NULL;
@@ -391,7 +387,7 @@ static char *text_of(const struct yaml_node *root)
 
 static void build(struct composing *n)
 {
-	const struct yaml_node *merged = tree_merge(n->arena, n->node->config, n->c->bases[n->i]);
+	const struct yaml_node *merged = yaml_merge(n->node->config, n->c->bases[n->i], n->arena);
 
 	n->root = merged ? tree_copy(n->arena, merged) : tree_map(n->arena, n->node->at);
 	if (!n->root)

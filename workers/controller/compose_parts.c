@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What nodes share: clusters with the addresses of nodes, users' spaces and policies, groups over defaults. */
 #include "store/config_arena.h"
+#include "store/yaml_merge.h"
 #include "workers/controller/compose_internal.h"
 
 #include <stdio.h>
@@ -197,7 +198,7 @@ static void steer_service(struct compose *c, const struct domain_objective *o, c
 		if (headers && headers->n)
 			tree_set(c->arena, entry, "add_headers", headers);
 	}
-	tree_set(c->arena, map, key ? key : "", tree_merge(c->arena, entry, own && own->kind == YAML_MAP ? own : NULL));
+	tree_set(c->arena, map, key ? key : "", yaml_merge_deep(entry, own && own->kind == YAML_MAP ? own : NULL, c->arena));
 	tree_set(c->arena, space, kind, map);
 }
 
@@ -379,7 +380,7 @@ static const struct yaml_node *base_of(struct compose *c, const struct domain_no
 	const struct yaml_node *base = c->d->defaults;
 
 	for (size_t i = 0; i < node->groups.n; i++)
-		base = tree_merge(c->arena, c->d->groups[document_group(c->d, node->groups.v[i])].config, base);
+		base = yaml_merge(c->d->groups[document_group(c->d, node->groups.v[i])].config, base, c->arena);
 	return base;
 }
 

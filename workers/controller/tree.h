@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* YAML trees made of other trees' parts: what is shared stays shared, positions stay those of the text that a part came from. A function
- * that finds no memory gives NULL, or leaves out; the arena remembers (config_arena_failed). */
+/* YAML trees made of other trees' parts (merging and writing: store/yaml_merge.h): what is shared stays shared, positions stay those of
+ * the text that a part came from. A function that finds no memory gives NULL, or leaves out; the arena remembers. */
 #ifndef HERMES_CONTROLLER_TREE_H
 #define HERMES_CONTROLLER_TREE_H
 
 #include "store/yaml_tree.h"
-
-#include <stdio.h>
 
 struct config_arena;
 
@@ -25,12 +23,5 @@ struct yaml_node *tree_append(struct config_arena *arena, struct yaml_node *list
 /* The same for many, one after the other. */
 struct tree_tail { struct yaml_node *list, *last; };
 struct yaml_node *tree_push(struct config_arena *arena, struct tree_tail *tail, const struct yaml_node *member);
-
-/* over prevails over under, key by key; lists of the document whose members have names, by name (config_parse_layers() does the same).
- * Either may be NULL. The result may be one of the two. */
-const struct yaml_node *tree_merge(struct config_arena *arena, const struct yaml_node *over, const struct yaml_node *under);
-
-/* Block style; the same tree gives the same bytes, which parse to the same tree. */
-void tree_write(FILE *out, const struct yaml_node *root);
 
 #endif
