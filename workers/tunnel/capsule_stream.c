@@ -89,7 +89,7 @@ static bool read_header(struct stream_reader *r, struct chunk *c)
 	bool number = r->type == CAPSULE_HERMES_ACK || r->type == CAPSULE_HERMES_END;
 	if (r->in_value && number && (r->left == 0 || r->left > VARINT_MAX))
 		return false;
-	if (r->in_value && r->type == CAPSULE_HERMES_STREAM && r->left > 0 && r->ended)
+	if (r->in_value && r->type == CAPSULE_HERMES_STREAM && r->ended && r->left > r->skip)
 		return false;
 	return !r->in_value || r->left > 0 || end_capsule(r);
 }

@@ -8,6 +8,7 @@
 #include "workers/tunnel/fields.h"
 #include "workers/tunnel/flow_internal.h"
 #include "workers/tunnel/flow_redecide.h"
+#include "workers/tunnel/flow_resume.h"
 #include "workers/tunnel/generation.h"
 #include "workers/tunnel/probe.h"
 
@@ -130,27 +131,31 @@ void flow_pump(struct flow *flow, bool up)
 	if (!far || !(up ? flow->out_ready : flow->head_sent) || side->finished)
 		return;
 	if (side->held.head) {
+		if (up && flow_offer_waits(flow, false))
+			return;
 		if (!far->ops->send(far, &side->held))
 			return chunks_settle(&side->held);
-		size_t taken = side->untaken;
-		side->untaken = 0;
+		size_t taken = going_credits(flow, up) ? side->untaken : 0;
+		side->untaken -= taken;
 		if (near && taken)
 			near->ops->taken(near, taken);
 		if (flow->going)
 			going_sent(flow, up);
 	}
-	if (!side->ended || flow->state == FLOW_STATE_ENDED)
+	if (!side->ended || flow->state == FLOW_STATE_ENDED || (up && flow_offer_waits(flow, true)))
 		return;
 	side->finished = true;
 	far->ops->finish(far, side->trailers);
 	check_end(flow);
+	if (flow->going)
+		stream_check(flow);
 }
 
 static void keep_for_replay(struct flow *flow, struct chunks *chunks)
 {
-	if (!flow->replayable || flow->head_sent)
+	if ((!flow->replayable && !flow->offered) || flow->head_sent)
 		return;
-	if (flow->replay.bytes + chunks->bytes > flow->generation->config->replay_bytes || flow->tunnel_open) {
+	if ((flow->replay.bytes + chunks->bytes > flow->generation->config->replay_bytes && !flow->offered) || flow->tunnel_open) {
 		flow->replayable = false;
 		return chunks_clear(&flow->replay);
 	}
@@ -167,7 +172,8 @@ void flow_data(struct flow *flow, struct leg *leg, struct chunks *chunks)
 		way_data(flow, leg, chunks);
 		return flow_leave(flow);
 	}
-	if (side->finished || side->ended) {   /* an answer of our own is under way: nobody wants the rest */
+	/* an answer of our own is under way: nobody wants the rest */
+	if ((side->finished || side->ended) && !going_listens(flow, up)) {
 		leg->ops->taken(leg, chunks->bytes);
 		return chunks_clear(chunks);
 	}
@@ -190,7 +196,7 @@ void flow_finish(struct flow *flow, struct leg *leg, struct head *trailers)
 {
 	bool up = leg == flow->in;
 	struct side *side = up ? &flow->up : &flow->down;
-	if (side->ended || way_is(flow, leg)) {
+	if ((side->ended && !going_listens(flow, up)) || way_is(flow, leg)) {
 		head_free(trailers);
 		flow_enter(flow);
 		if (way_is(flow, leg))
@@ -198,6 +204,10 @@ void flow_finish(struct flow *flow, struct leg *leg, struct head *trailers)
 		return flow_leave(flow);
 	}
 	flow_enter(flow);
+	if (flow->going && going_finish(flow, up)) {
+		head_free(trailers);
+		return flow_leave(flow);
+	}
 	side->ended = true;
 	side->trailers = trailers;
 	if (up && trailers)             /* somebody behind us may merge them into the head (RFC 9110 6.5.1) */
@@ -305,7 +315,7 @@ void flow_broken(struct flow *flow, struct leg *leg, enum flow_error error, cons
 		way_gone(flow, leg, detail);
 	} else if (leg == flow->in) {
 		flow->in = NULL;
-		if (flow->going && going_park(flow, detail))
+		if (flow->going && (going_park(flow, detail) || going_forsake(flow, detail)))
 			return flow_leave(flow);
 		if (!flow->error)
 			flow->error = FLOW_CANCELLED;

@@ -65,14 +65,16 @@ struct flow {
 	bool tunnel_open;
 	bool head_sent;               /* the final response head went to the in leg */
 	bool out_ready;               /* the out leg has the request's head */
-	struct tunnel_header asked_tunnel;   /* UDP and IP tunnels: what the client end asked for (flow_tunnel.c) */
+	struct tunnel_header asked_tunnel;   /* what the client end asked for (flow_tunnel.c) */
+	bool offered;                 /* to the far end of a TCP tunnel, which has not answered: all early bytes are kept (replay) */
 	struct join join;             /* what the ends agreed on */
-	struct going *going;          /* UDP and IP tunnels once they are open: flow_resume.h; else NULL */
+	struct going *going;          /* tunnels between Hermes ends once they are open: flow_resume.h; else NULL */
 	/* For the record; outlive the request's head. */
 	char *method, *protocol, *authority, *path;
 	struct event timer;
 	uint64_t began, asked, decided, opening, opened, first, last;   /* µs */
 	uint64_t try_deadline, resume_at;
+	bool held;                    /* until the predecessor has handed over (handover.h) */
 	unsigned status;
 	enum flow_error error;
 	char detail[160];
@@ -93,12 +95,14 @@ void flow_attempt(struct flow *flow);
 struct attempt *flow_open(struct flow *flow, const struct decision *decision, unsigned tried);
 /* Its peer, where it has one, may still connect and speak for the flow's user. */
 bool flow_may_speak(const struct flow *flow);
+/* What it waited for has come (handover_hold()): joins that, or goes its own way. */
+void flow_released(struct flow *flow);
 /* Another attempt if the decision and what was sent so far allow one; false: no. */
 bool flow_retry(struct flow *flow, enum flow_error error, unsigned status);
 void flow_arm(struct flow *flow);
 void flow_on_timer(evutil_socket_t fd, short what, void *arg);
 
-/* flow_tunnel.c: what two Hermes ends of a UDP or IP tunnel agree on. All do nothing for other flows. */
+/* flow_tunnel.c: what two Hermes ends of a tunnel agree on. All do nothing for other flows. */
 /* Before the request goes to the out leg: the client end offers, the far end keeps what it was offered. */
 void flow_tunnel_offer(struct flow *flow);
 /* Before the response that opens the tunnel goes to the in leg. */
@@ -113,8 +117,21 @@ void going_data(struct flow *flow, bool up, struct chunks *chunks);
 void going_received(struct flow *flow);
 /* A leg took what was held. */
 void going_sent(struct flow *flow, bool up);
+/* Whether the near leg may be told that what it gave was taken. */
+bool going_credits(const struct flow *flow, bool up);
+/* Capsules of Hermes' own are still read from a direction that has ended. */
+bool going_listens(const struct flow *flow, bool up);
+/* flow_stream.c: the ends of a TCP tunnel. */
+/* A leg of it finished: true, that is taken care of. */
+bool going_finish(struct flow *flow, bool up);
+/* The program broke off: true, the far end is told before the flow ends. */
+bool going_forsake(struct flow *flow, const char *why);
+/* Before the far end's answer no more than can be sent again goes out, and no end. */
+bool flow_offer_waits(const struct flow *flow, bool end);
 /* The in leg broke: true, the far end waits for another one. */
 bool going_park(struct flow *flow, const char *why);
+/* From another worker: a far end that waits for its client end. */
+void going_restored(struct flow *flow);
 /* The flow ends: before its legs are closed. True: the in leg knows by a clean end. */
 bool going_end(struct flow *flow);
 void going_free(struct going *going);
@@ -123,6 +140,8 @@ bool flow_join(struct flow *flow);
 /* flow_move.c: the client end. */
 /* The way out broke: true, another one is sought. */
 bool way_broken(struct flow *flow, const char *why);
+/* From another worker, its in leg joined: a way is sought. */
+void way_restored(struct flow *flow);
 void way_opened(struct flow *flow, struct leg *leg);
 void way_failed(struct flow *flow, const char *detail);
 /* Legs that are neither in nor out. */
@@ -153,6 +172,8 @@ void flow_record_start(struct flow *flow);
 void flow_fail(struct flow *flow, enum flow_error error, const char *detail);
 /* Answers by ourselves with this status. */
 void flow_answer(struct flow *flow, unsigned status, enum flow_error error, const char *detail);
+/* It goes on in another worker: closes its legs, and writes no record. */
+void flow_vanish(struct flow *flow);
 /* Closes both legs and writes the record; memory goes with the last flow_leave(). */
 void flow_end(struct flow *flow, enum flow_error in, enum flow_error out);
 

@@ -14,6 +14,7 @@
 
 #define WAY_US 10000000u              /* for a way to open */
 #define DRAIN_US 2000000u             /* for what is under way on the old one */
+#define RESTORED_MS 10000u            /* from another worker, where nothing else says how long */
 #define BACKOFF_US 50000u             /* doubles, with jitter */
 #define BACKOFF_RESUMING 4u           /* times doubled at most: users wait */
 #define BACKOFF_MOVING 9u
@@ -90,13 +91,14 @@ static void open_way(struct flow *flow)
 void way_opened(struct flow *flow, struct leg *leg)
 {
 	struct going *g = flow->going;
-	struct tunnel_header told = {.present = true, .segments = true, .has_id = g->has_id && g->role == GOING_CLIENT};
+	struct tunnel_header told = {.present = true, .segments = !g->stream, .stream = g->stream,
+	                             .has_id = g->has_id && g->role == GOING_CLIENT};
 	cluster_used(flow->tunnel->clusters, &g->used);
 	flow->attempt = NULL;
 	g->next = leg;
 	memcpy(told.id, g->id, sizeof(told.id));
 	if (told.has_id)
-		told.received = source_received(&g->from);
+		told.received = going_has(g);
 	if (leg->ops->joined)
 		head_remove(flow->request, TUNNEL_HEADER);
 	else
@@ -165,12 +167,17 @@ static void adopt(struct flow *flow)
 static void go_on(struct flow *flow, struct leg *former, const struct tunnel_header *told)
 {
 	struct going *g = flow->going;
-	uint64_t received = source_received(&g->from);
-	chunks_clear(&g->from.partial);
-	g->from = (struct source){.base = told->from, .skip = received > told->from ? received - told->from : 0};
+	uint64_t received = going_has(g);
 	g->told = received;
 	flow->down.untaken = 0;
-	g->given -= going_replay(g, told->received) - told->received;   /* what is not kept any more is not counted */
+	if (g->stream) {
+		stream_reader_restart(&g->reader, told->from);
+		going_replay(g, told->received);
+	} else {
+		chunks_clear(&g->from.partial);
+		g->from = (struct source){.base = told->from, .skip = received > told->from ? received - told->from : 0};
+		g->given -= going_replay(g, told->received) - told->received;   /* what is not kept any more is not counted */
+	}
 	flow->join = (struct join){.segments = told->segments};
 	if (former)
 		former->ops->close(former, FLOW_CANCELLED);
@@ -212,6 +219,18 @@ static void begin_anew(struct flow *flow, struct leg *former, const struct tunne
 		former->ops->finish(former, NULL);
 }
 
+/* The other way does not lead to the far end that holds the byte stream, which has no other. */
+static void way_strange(struct flow *flow, const char *why)
+{
+	struct going *g = flow->going;
+	if (flow->state == FLOW_STATE_RESUMING || g->must_move)
+		return give_up(flow, why);
+	say(flow, "tunnel not moved", why);
+	drop_next(flow);
+	forget_decision(g);
+	g->retry_at = 0;
+}
+
 static void change_over(struct flow *flow, const struct head *response)
 {
 	struct going *g = flow->going;
@@ -221,8 +240,10 @@ static void change_over(struct flow *flow, const struct head *response)
 	bool plain = g->next->ops->joined != NULL, resuming = flow->state == FLOW_STATE_RESUMING;
 	bool joined = !plain && g->role == GOING_CLIENT && g->has_id && told.joined && told.has_id &&
 	              memcmp(told.id, g->id, sizeof(g->id)) == 0;
-	if (joined && (told.received < g->acked || !going_plausible(g, told.received)))
+	if (joined && (told.received < g->acked || !going_plausible(g, told.received) || (g->stream && told.from > going_has(g))))
 		return give_up(flow, "the far end does not say what it can have received");
+	if (g->stream && !joined)
+		return way_strange(flow, "it does not lead to the same far end");
 	say(flow, resuming ? "tunnel resumed" : "tunnel moved", joined ? "the same far end" : "another far end");
 	flow->out = g->next;
 	g->next = NULL;
@@ -257,6 +278,8 @@ void way_head(struct flow *flow, struct leg *leg, const struct head *response)
 	if (response->status < 300)
 		return change_over(flow, response);
 	snprintf(why, sizeof(why), "the next hop answered %u", response->status);
+	if (g->stream && response->status >= 400 && response->status < 500)
+		return way_strange(flow, why);
 	if (flow->state == FLOW_STATE_RESUMING && response->status >= 400 && response->status < 500)
 		return give_up(flow, why);
 	way_failed(flow, why);
@@ -279,11 +302,16 @@ bool way_broken(struct flow *flow, const char *why)
 {
 	struct going *g = flow->going;
 	uint32_t ms = flow->generation->config->resume_timeout;
-	if (g->role != GOING_CLIENT || !g->has_id || flow->state != FLOW_STATE_STREAMING || !flow->in || flow->up.ended ||
-	    flow->down.ended || g->from.through || ms == 0)
+	if (stream_over(flow))
+		return true;
+	if (g->role != GOING_CLIENT || !g->has_id || flow->state != FLOW_STATE_STREAMING || !flow->in || ms == 0 ||
+	    (!g->stream && (flow->up.ended || flow->down.ended || g->from.through)))
 		return false;
 	flow->down.untaken = 0;
-	source_rewind(&g->from);
+	if (g->stream)
+		stream_reader_restart(&g->reader, going_has(g));
+	else
+		source_rewind(&g->from);
 	chunks_settle(&g->kept);
 	flow_set_state(flow, FLOW_STATE_RESUMING);
 	g->until = now_us() + (uint64_t)ms * 1000;
@@ -293,6 +321,17 @@ bool way_broken(struct flow *flow, const char *why)
 		resume(flow);
 	going_arm(g);
 	return true;
+}
+
+void way_restored(struct flow *flow)
+{
+	struct going *g = flow->going;
+	uint32_t ms = flow->tunnel->current->config->resume_timeout;
+	flow_set_state(flow, FLOW_STATE_RESUMING);
+	g->until = now_us() + (uint64_t)(ms ? ms : RESTORED_MS) * 1000;
+	resume(flow);
+	if (flow->state != FLOW_STATE_ENDED)
+		going_arm(g);
 }
 
 /* g->decision says where. One old way at a time: the next move waits until it has drained. */
@@ -312,6 +351,7 @@ void way_asked(struct flow *flow)
 		return;
 	flow->decision->refs++;
 	want(g, flow->decision);
+	g->must_move = false;
 	g->tries = 0;
 	move(flow);
 }
@@ -351,9 +391,13 @@ void flows_drain(struct tunnel *tunnel)
 bool way_decided(struct flow *flow, struct decision *decision, bool elsewhere)
 {
 	struct going *g = flow->going;
+	if (g->stream)                 /* its far end stays; by another way only where the route says so */
+		elsewhere = elsewhere && decision->move && g->role != GOING_FAR;
 	if (g->role == GOING_FAR || g->role == GOING_RELAY) {
 		if (!elsewhere)
 			return false;
+		if (g->stream)
+			g->until = now_us() + WAY_US, going_arm(g);
 		decision_unref(decision);
 		relay_move(flow);
 		return true;
@@ -366,6 +410,7 @@ bool way_decided(struct flow *flow, struct decision *decision, bool elsewhere)
 	if (flow->attempt || g->next)
 		drop_next(flow);
 	want(g, decision);
+	g->must_move = true;
 	g->tries = 0;
 	if (flow->state == FLOW_STATE_RESUMING)
 		open_way(flow);
@@ -381,6 +426,12 @@ void way_on_timer(struct flow *flow, uint64_t now)
 		way_drained(flow);
 	if (g->until && now >= g->until) {
 		g->until = 0;
+		if (g->forsaken)
+			return flow_end(flow, FLOW_NONE, FLOW_CANCELLED);
+		if (g->stream && flow->state == FLOW_STATE_PARKED && g->gave_end && flow->up.finished)
+			return flow_end(flow, FLOW_NONE, FLOW_NONE);   /* its client end lacks nothing, or it would have come */
+		if (g->stream && g->role == GOING_RELAY)
+			return give_up(flow, "the route leads elsewhere now");
 		if (flow->state == FLOW_STATE_PARKED || flow->state == FLOW_STATE_RESUMING)
 			return give_up(flow, flow->state == FLOW_STATE_PARKED ? "the client end did not come back in time" :
 			                     "no way opened in time");

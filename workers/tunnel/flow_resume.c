@@ -83,8 +83,8 @@ struct side *going_to_peer(struct going *g)
 	return g->role == GOING_FAR ? &g->flow->down : &g->flow->up;
 }
 
-/* Further references; `from` keeps its headroom, since nobody writes before what is kept. */
-static void share(struct chunks *to, const struct chunks *from)
+/* `from` keeps its headroom, since nobody writes before what is kept. */
+void chunks_refer(struct chunks *to, const struct chunks *from)
 {
 	for (const struct chunk *c = from->head; c; c = c->next)
 		chunks_append(to, chunk_new(c->slab, c->data, c->length, 0));
@@ -114,7 +114,7 @@ static void keep(struct going *g, const struct chunks *chunks)
 	if (!g->has_id)
 		return;
 	size_t limit = g->flow->generation->config->resume_bytes;
-	share(&g->kept, chunks);
+	chunks_refer(&g->kept, chunks);
 	g->given += chunks->bytes;
 	g->unsent += chunks->bytes;
 	limit += g->unsent;
@@ -136,11 +136,15 @@ static void acknowledged(struct going *g)
 
 bool going_plausible(const struct going *g, uint64_t received)
 {
+	if (g->stream)
+		return stream_plausible(g, received);
 	return received <= g->given - g->unsent;
 }
 
 uint64_t going_replay(struct going *g, uint64_t received)
 {
+	if (g->stream)
+		return stream_replay(g, received);
 	struct side *side = going_to_peer(g);
 	if (received > g->acked)
 		g->acked = received;
@@ -149,7 +153,7 @@ uint64_t going_replay(struct going *g, uint64_t received)
 		g->forgotten = new_stream;
 	}
 	chunks_clear(&side->held);
-	share(&side->held, &g->kept);
+	chunks_refer(&side->held, &g->kept);
 	g->unsent = g->kept.bytes;
 	g->ack_waits = false;
 	return kept_from(g);
@@ -181,13 +185,18 @@ static bool peer_is_there(const struct going *g)
 	return flow->state == FLOW_STATE_STREAMING && (g->role == GOING_CLIENT ? flow->out && flow->out_ready : flow->in != NULL);
 }
 
-static void acknowledge(struct going *g)
+uint64_t going_has(const struct going *g)
+{
+	return g->stream ? stream_received(&g->reader) : source_received(&g->from);
+}
+
+void going_acknowledge(struct going *g)
 {
 	struct side *side = going_to_peer(g);
 	uint8_t value[VARINT_MAX];
-	uint64_t received = source_received(&g->from);
+	uint64_t received = going_has(g);
 	g->ack_at = 0;
-	if (received == g->told || g->ack_waits || !peer_is_there(g) || side->ended)
+	if (received == g->told || g->ack_waits || !peer_is_there(g) || side->ended || g->forsaken)
 		return;
 	capsule_put(&side->held, CAPSULE_HERMES_ACK, value, varint_put(value, received));
 	g->told = received;
@@ -231,6 +240,8 @@ void going_data(struct flow *flow, bool up, struct chunks *chunks)
 			put_move(g, chunks);
 		return;
 	}
+	if (g->stream)
+		return stream_data(flow, up, chunks);
 	if (up == (g->role == GOING_CLIENT))
 		return keep(g, chunks);
 	credit(flow, up, source_take(&g->from, chunks));
@@ -246,13 +257,19 @@ void going_received(struct flow *flow)
 	struct going *g = flow->going;
 	if (!g->has_id || (g->role != GOING_CLIENT && g->role != GOING_FAR))
 		return;
-	uint64_t waiting = source_received(&g->from) - g->told, most = flow->generation->config->resume_bytes / 8;
-	if (waiting >= (most < ACK_BYTES ? most : ACK_BYTES)) {
-		acknowledge(g);
+	uint64_t waiting = going_has(g) - g->told, most = flow->generation->config->resume_bytes / 8;
+	if (waiting >= (most < ACK_BYTES ? most : ACK_BYTES) || (g->reader.ended && waiting > 0)) {
+		going_acknowledge(g);
 	} else if (waiting > 0 && !g->ack_at) {
 		g->ack_at = flow->last + ACK_US;
 		going_arm(g);
 	}
+}
+
+bool going_credits(const struct flow *flow, bool up)
+{
+	const struct going *g = flow->going;
+	return !g || !g->stream || g->role == GOING_RELAY || up != (g->role == GOING_CLIENT) || stream_credits(g);
 }
 
 void going_sent(struct flow *flow, bool up)
@@ -261,6 +278,7 @@ void going_sent(struct flow *flow, bool up)
 	if (up == (g->role == GOING_CLIENT)) {
 		g->unsent = 0;
 		g->ack_waits = false;
+		stream_check(flow);
 	}
 	if (up || !g->old_untaken)
 		return;
@@ -297,7 +315,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	if (g->ack_at && now >= g->ack_at) {
 		chunks_settle(&g->from.partial);
 		chunks_settle(&g->kept);
-		acknowledge(g);
+		going_acknowledge(g);
 	}
 	way_on_timer(flow, now);
 	if (flow->state != FLOW_STATE_ENDED)

@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What lets a UDP or IP tunnel go on when the way under it breaks or changes. Shared by flow_tunnel.c (what the ends agree on),
- * flow_resume.c (counting, keeping and sending again; the far end that waits) and flow_move.c (the client end's other way).
+/* What lets a tunnel go on when the way under it breaks or changes. Shared by flow_tunnel.c (what the ends agree on),
+ * flow_resume.c (counting, keeping and sending again), flow_stream.c (the same for the bytes of TCP tunnels), flow_park.c (the far
+ * end that waits) and flow_move.c (the client end's other way).
  *
  * The client end is where the in leg ends the capsule stream, the far end where the out leg does; hops in between relay. The two
- * ends number the bytes of each direction since the tunnel began, without the capsules of Hermes' own. */
+ * ends number the bytes of each direction since the tunnel began, without the capsules of Hermes' own.
+ *
+ * TCP tunnels are capsule streams between the two ends only: made and opened here, at the joint (going_data). Their client end is
+ * where a flow leaves by HTTP/2 that came without the field, their far end where it leaves by TCP. What is kept of them are the
+ * stream's own bytes, none is dropped: while more than resume_bytes wait for an acknowledgement the plain leg is not read. */
 #ifndef HERMES_TUNNEL_FLOW_RESUME_H
 #define HERMES_TUNNEL_FLOW_RESUME_H
 
 #include <uthash.h>
 
-#include "workers/tunnel/capsule.h"
+#include "workers/tunnel/capsule_stream.h"
 #include "workers/tunnel/flow_internal.h"
 
 /* BOTH: no HTTP hop in between. */
@@ -32,7 +37,14 @@ struct going {
 	bool has_id;
 	bool ack_waits;               /* an acknowledgement is among what the HTTP leg has not taken */
 	bool move_due;                /* relay: CAPSULE_HERMES_MOVE goes in at the next capsule's end */
-	struct source from;           /* what the other end sends (relay: what it sends down) */
+	struct source from;           /* what the other end sends (relay: what it sends down); not of TCP tunnels */
+	/* TCP tunnels: `kept` and `given` are bytes of the stream; acked counts its end as one more. */
+	bool stream;
+	bool gave_end;                /* the plain leg finished: number `given` is the end */
+	bool over;                    /* the other end has all, and is gone: what is left is for the plain leg */
+	bool forsaken;                /* client: the program broke off; the far end is being told */
+	bool must_move;               /* client: the former way must not be used on */
+	struct stream_reader reader;  /* what the other end sends */
 	uint64_t told;                /* received, as the other end knows */
 	struct chunks kept;           /* what the plain leg gave and the other end has not acknowledged */
 	uint64_t given;               /* number of the next byte that it gives */
@@ -53,6 +65,11 @@ struct going {
 };
 
 /* flow_resume.c */
+/* What it has of the other end, as acknowledged. */
+uint64_t going_has(const struct going *going);
+void going_acknowledge(struct going *going);
+/* Further references to the same bytes; `from` keeps its headroom. */
+void chunks_refer(struct chunks *to, const struct chunks *from);
 struct going *going_new(struct flow *flow, enum going_role role);
 /* The far end: a new id. */
 void going_name(struct going *going);
@@ -70,6 +87,21 @@ uint64_t going_replay(struct going *going, uint64_t received);
 void going_begin_anew(struct going *going, bool has_id);
 /* Towards the other end. */
 struct side *going_to_peer(struct going *going);
+
+/* flow_stream.c: the same for TCP tunnels. */
+void stream_data(struct flow *flow, bool up, struct chunks *chunks);
+/* Whether what the plain leg gave may be credited: not while too much is kept. */
+bool stream_credits(const struct going *going);
+bool stream_plausible(const struct going *going, uint64_t received);
+uint64_t stream_replay(struct going *going, uint64_t received);
+/* The bytes before agreement and the agreement's mark: what is held becomes capsules. */
+void stream_open_client(struct going *going);
+/* Ends the flow when both directions are over, delivered and acknowledged. */
+void stream_check(struct flow *flow);
+/* Both ends have all: the loss of the way between them is no loss. */
+bool stream_settled(const struct going *going);
+/* The way is gone. True: it needs no other, since both ends have all; what is left is delivered. */
+bool stream_over(struct flow *flow);
 
 /* flow_move.c */
 /* The timer's part. */

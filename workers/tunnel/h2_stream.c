@@ -402,6 +402,8 @@ static uint32_t code_of(const struct h2_stream *stream, enum flow_error error)
 		return NGHTTP2_CANCEL;
 	if (error == FLOW_REQUEST)
 		return NGHTTP2_PROTOCOL_ERROR;
+	if (error == FLOW_REFUSED_STREAM && !stream->provider)   /* nothing was answered (RFC 9113 8.7) */
+		return NGHTTP2_REFUSED_STREAM;
 	return stream->connect ? NGHTTP2_CONNECT_ERROR : NGHTTP2_INTERNAL_ERROR;
 }
 
@@ -435,6 +437,7 @@ static size_t stream_waiting(const struct leg *leg)
 
 const struct leg_ops h2_server_ops = {
 	.kind = "h2",
+	.carries = true,
 	.head = server_head,
 	.send = stream_send,
 	.finish = stream_finish,
@@ -445,6 +448,7 @@ const struct leg_ops h2_server_ops = {
 
 const struct leg_ops h2_client_ops = {
 	.kind = "h2",
+	.carries = true,
 	.head = client_head,
 	.send = stream_send,
 	.finish = stream_finish,

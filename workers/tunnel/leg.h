@@ -14,6 +14,7 @@
 
 struct flow;
 struct leg;
+struct parcel;
 
 /* E(ID, status to answer with, RFC 9209 token, retry class (enum config_retry_on) or 0, stats metric suffix) */
 #define FLOW_ERRORS(E)                                                                                                \
@@ -79,6 +80,12 @@ struct leg_ops {
 	void (*joined)(struct leg *leg, const struct join *join);
 	/* Nothing moved within the idle timeout, which is how flows of this kind end: it finishes its side. NULL: the flow fails. */
 	void (*idle)(struct leg *leg);
+	bool carries;                 /* its streams carry capsules between nodes (h2): capsule_stream.h */
+	bool raw;                     /* a connection of its own, dialled for the flow's bytes alone (tcp) */
+	/* Plain sides, NULL for all others: the worker's successor goes on (handover_parcel.h). Gives what it has begun, reads its plain
+	 * side no more, and puts what it still holds and its socket into the parcel; only close() follows, which tells the plain side
+	 * nothing. False: not now, nothing has changed. */
+	bool (*hand_over)(struct leg *leg, struct parcel *parcel);
 };
 
 /* Embedded first in every leg implementation. */

@@ -132,6 +132,7 @@ static const struct leg_ops accepted_ops = {
 
 static const struct leg_ops dialled_ops = {
 	.kind = "tcp",
+	.raw = true,
 	.head = dialled_head,
 	.send = tcp_send,
 	.finish = tcp_finish,

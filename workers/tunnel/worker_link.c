@@ -211,18 +211,19 @@ bool worker_link_owner(const struct flow *flow, const struct config_cluster *clu
 	const struct worker *worker = flow->tunnel->worker;
 	const struct head *request = flow_request(flow);
 	struct tunnel_header asked;
-	if (!worker || !request || flow->origin->inner || !masque_is(request))
+	bool stream = request && flow->connect && !request->protocol;
+	if (!worker || !request || flow->origin->inner || (!stream && !masque_is(request)))
 		return false;              /* what came by a link goes on no further */
 	unsigned own = worker_index(worker), workers = worker_tunnels(worker);
 	if (cluster->carry == CONFIG_CARRY_IP && cluster->device) {
 		*index = device_owner(cluster->device, workers);
 		return *index != own && *index < WORKERS_MAX;
 	}
-	if (cluster->carry != CONFIG_CARRY_UDP)
+	if (cluster->carry != (stream ? CONFIG_CARRY_TCP : CONFIG_CARRY_UDP))
 		return false;
 	tunnel_header_get(request, &asked);
 	*index = asked.id[0];
-	return asked.has_id && *index != own && *index < workers && *index < WORKERS_MAX;
+	return asked.has_id && asked.stream == stream && *index != own && *index < workers && *index < WORKERS_MAX;
 }
 
 /* --- the owner's side ------------------------------------------------------------------------------------------------------ */
@@ -264,6 +265,17 @@ struct decision *worker_link_decision(struct worker_links *links, const struct o
 	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
 		head_remove(request, fields[i]);
 	return decision;
+}
+
+struct own_origin *worker_link_origin(struct worker_links *links, const char *listener, const char *source, const char *peer)
+{
+	const struct origin link = {.listener = &links->listener, .source_text = "worker", .carry = "h2", .inner = true};
+	return own_origin_inner(&link, listener, source, peer);
+}
+
+struct stats_set *worker_link_stats(struct worker_links *links)
+{
+	return links->cluster;
 }
 
 /* --- all of them ----------------------------------------------------------------------------------------------------------- */
