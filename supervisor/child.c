@@ -6,9 +6,11 @@
 #include "supervisor/dial.h"
 #include "supervisor/links.h"
 #include "supervisor/explain.h"
+#include "supervisor/inquire.h"
 #include "supervisor/pool.h"
 #include "supervisor/supervisor.h"
 #include "supervisor/tun_queues.h"
+#include "supervisor/wanted.h"
 #include "supervisor/watch.h"
 
 #include <errno.h>
@@ -90,7 +92,12 @@ static void on_message(struct ipc_channel *channel, enum ipc_type type, const un
 	case IPC_MSG_SOCKET_MADE: tun_queues_socket_made(s->tun_queues, c, &m->socket_made, *fd); break;
 	case IPC_MSG_DECISION: explain_decided(s->explain, &m->decision); break;
 	case IPC_MSG_KEYS_CHANGED: supervisor_keys_changed(s, m->keys_changed.why); break;
-	case IPC_MSG_ADMIN_REPLY: control_worker_replied(s->control, c, &m->admin_reply, *fd); break;
+	case IPC_MSG_CONFIG_WANTED: wanted_change(s->wanted, c, &m->config_wanted); break;
+	case IPC_MSG_ADMIN_REQUEST: wanted_report(s->wanted, c, &m->admin_request); break;
+	case IPC_MSG_ADMIN_REPLY:
+		if (!inquire_replied(s->inquiries, c, &m->admin_reply, *fd))
+			control_worker_replied(s->control, c, &m->admin_reply, *fd);
+		break;
 	default: break;          /* the channel lets nothing else through */
 	}
 }

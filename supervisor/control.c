@@ -5,6 +5,7 @@
 #include "supervisor/clock.h"
 #include "supervisor/control_internal.h"
 #include "supervisor/explain.h"
+#include "supervisor/inquire.h"
 #include "supervisor/supervisor.h"
 
 #include <errno.h>
@@ -33,6 +34,7 @@ void control_ask_free(struct ask *a)
 	a->client->open--;
 	change_forget(a->control->supervisor->change, a);
 	explain_forget(a->control->supervisor->explain, a);
+	inquire_forget(a->control->supervisor->inquiries, a);
 	if (a->limit)
 		event_free(a->limit);
 	lines_clear(&a->errors);

@@ -38,6 +38,7 @@ struct ask {
 	struct lines errors;
 	struct event *limit;
 	bool waits_ready;            /* `wait ready` */
+	bool checks_ready;           /* `status --check ready` */
 	LIST_ENTRY(ask) link;
 };
 

@@ -5,6 +5,7 @@
 #include "supervisor/clock.h"
 #include "supervisor/control_internal.h"
 #include "supervisor/explain.h"
+#include "supervisor/inquire.h"
 #include "supervisor/listeners.h"
 #include "supervisor/pool.h"
 #include "supervisor/supervisor.h"
@@ -17,6 +18,7 @@
 #include <unistd.h>
 
 #define WAIT_MAX_MS 3600000u
+#define CONTROL_LIMIT_MS 1000u    /* config-sync, for `status` */
 
 static struct supervisor *supervisor_of(const struct ask *a)
 {
@@ -63,14 +65,13 @@ static void put_configuration(const struct supervisor *s, struct json *j)
 	json_end(j);
 }
 
-/* --check ready: the exit status says whether every worker serves. */
-static void do_status(struct ask *a, const struct ipc_strs *args, int *fd)
+/* control: what config-sync says of the controllers, or NULL. */
+static void answer_status(struct ask *a, const char *control)
 {
 	struct supervisor *s = supervisor_of(a);
 	const struct config *c = s->in_force.config;
 	bool ready = supervisor_ready(s);
 	struct json j = JSON_INIT;
-	(void)fd;
 	json_object(&j, NULL);
 	json_str(&j, "state", supervisor_state_name(s->state));
 	json_bool(&j, "ready", ready);
@@ -83,8 +84,26 @@ static void do_status(struct ask *a, const struct ipc_strs *args, int *fd)
 	put_configuration(s, &j);
 	put_workers_sum(s, &j);
 	json_uint(&j, "listeners", c ? c->n_listeners : 0);
+	json_raw(&j, "control", control ? control : "null");
 	json_end(&j);
-	ask_answer_json(a, has(args, "ready") && !ready ? 1 : 0, &j);
+	ask_answer_json(a, a->checks_ready && !ready ? 1 : 0, &j);
+}
+
+static void on_control_status(void *arg, const char *json, const char *error)
+{
+	answer_status(arg, error || !*json ? NULL : json);
+}
+
+/* --check ready: the exit status says whether every worker serves. */
+static void do_status(struct ask *a, const struct ipc_strs *args, int *fd)
+{
+	struct supervisor *s = supervisor_of(a);
+	const struct config *c = s->in_force.config;
+	(void)fd;
+	a->checks_ready = has(args, "ready");
+	if (!c || !c->control.n_endpoints || inquire(s->inquiries, pool_find(s->pool, IPC_CONFIG_SYNC, 0), "control status", NULL,
+	                                             CONTROL_LIMIT_MS, on_control_status, a))
+		answer_status(a, NULL);
 }
 
 static void on_wait_limit(int fd, short what, void *arg)
@@ -279,6 +298,7 @@ static const struct verb verbs[] = {
 	{.name = "clusters undrain", .level = LEVEL_OPERATE, .route = ROUTE_ROLE, .role = IPC_ROUTER},
 	{.name = "tunnels list", .level = LEVEL_READ, .route = ROUTE_MERGED, .role = IPC_TUN_BRIDGE, .also = IPC_TUNNEL,
 	 .key = "tunnels"},
+	{.name = "probes list", .level = LEVEL_READ, .route = ROUTE_LIST, .role = IPC_TUNNEL, .key = "probes"},
 	{.name = "probe", .level = LEVEL_OPERATE, .route = ROUTE_ANY, .role = IPC_TUNNEL},
 	{.name = "route explain", .level = LEVEL_READ, .handler = do_explain},
 	{.name = "policy explain", .level = LEVEL_READ, .handler = do_explain},

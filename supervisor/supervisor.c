@@ -6,12 +6,14 @@
 #include "supervisor/control.h"
 #include "supervisor/dial.h"
 #include "supervisor/explain.h"
+#include "supervisor/inquire.h"
 #include "supervisor/files.h"
 #include "supervisor/folders.h"
 #include "supervisor/listeners.h"
 #include "supervisor/notify.h"
 #include "supervisor/pool.h"
 #include "supervisor/tun_queues.h"
+#include "supervisor/wanted.h"
 #include "supervisor/watch.h"
 
 #include <errno.h>
@@ -296,11 +298,13 @@ static int make_modules(struct supervisor *s)
 	s->files = files_new(s, s->options->config);
 	s->change = change_new(s);
 	s->explain = explain_new(s);
+	s->inquiries = inquiries_new(s);
+	s->wanted = wanted_new(s);
 	s->dialer = dialer_new(s);
 	s->watch = watch_new(s);
 	s->notify = notify_new(s->base);
 	if (!s->pool || !s->listeners || !s->tun_queues || !s->files || !s->change || !s->explain || !s->dialer || !s->watch ||
-	    !s->notify)
+	    !s->notify || !s->inquiries || !s->wanted)
 		return -1;
 	s->control = control_new(s);
 	return s->control ? 0 : -1;
@@ -317,6 +321,8 @@ static void free_modules(struct supervisor *s)
 	notify_free(s->notify);
 	/* by now every address is free: a client that waits for our end may start the next hermesd */
 	control_free(s->control);
+	wanted_free(s->wanted);
+	inquiries_free(s->inquiries);
 	change_free(s->change);
 	explain_free(s->explain);
 	config_free(s->in_force.config);

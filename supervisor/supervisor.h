@@ -14,6 +14,8 @@ struct files;
 struct change;
 struct control;
 struct explain;
+struct inquiries;
+struct wanted;
 struct dialer;
 struct watch;
 struct notify;
@@ -50,6 +52,8 @@ struct supervisor {
 	struct change *change;
 	struct control *control;
 	struct explain *explain;
+	struct inquiries *inquiries;
+	struct wanted *wanted;
 	struct dialer *dialer;
 	struct watch *watch;
 	struct notify *notify;
