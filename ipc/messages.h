@@ -118,7 +118,8 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
 	M(KEYS_CHANGED, keys_changed, IPC_KEEP, IPC_SUP, IPC_FD_NONE)                                                 \
 	/* a tunnel worker's flows go over to its successor, by a channel between the two */                          \
 	M(HANDOVER_FLOW, handover_flow, IPC_TUN, IPC_TUN, IPC_FD_OPTIONAL)                                            \
-	M(HANDOVER_END, handover_end, IPC_TUN, IPC_TUN, IPC_FD_NONE)
+	M(HANDOVER_END, handover_end, IPC_TUN, IPC_TUN, IPC_FD_NONE)                                                  \
+	M(HANDOVER_RECORD, handover_record, IPC_TUN, IPC_TUN, IPC_FD_NONE)
 
 /* First on every channel, both ways. `index` tells workers of one role apart (0...). */
 #define IPC_FIELDS_hello(F) F(U32, schema) F(STR, version) F(U32, role) F(U32, index) F(U32, pid)
@@ -251,6 +252,22 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
 #define IPC_FIELDS_handover_flow(F) F(STR, kind) F(BYTES, record)
 /* Nothing further comes: the successor reads devices and UDP sockets from now on. Also meant by the channel's end. */
 #define IPC_FIELDS_handover_end(F) F(U64, flows)
+/* What HANDOVER_FLOW of kind "flow" or "begin" holds, encoded as a message is; never sent by itself. Times are of now_us(). scheme and
+ * headers: the request as it was asked about; exit_headers: as it came to a far end of IP packets. cluster ... valid_until: the
+ * decision, by `generation`. received, given, unsent, acked: workers/tunnel/flow_resume.h. key, client, local: of a UDP listener's
+ * flow (struct sockaddr_storage). addresses: of an IP tunnel; targets: prefixes that its far end found its target's name to be. */
+#define IPC_FIELDS_handover_record(F)                                                                                 \
+	F(U64, id) F(U32, role) F(STR, in_kind) F(STR, out_kind) F(STR, listener) F(STR, carry) F(BYTES, source)      \
+	F(STR, source_text) F(U32, source_port) F(STR, peer) F(STR, proven_user) F(BOOL, inner) F(STR, user)          \
+	F(BOOL, by_password) F(STR, method) F(STR, protocol) F(STR, authority) F(STR, path) F(STR, scheme)            \
+	F(PAIRS, headers) F(PAIRS, exit_headers) F(U64, began) F(U64, last) F(U32, status) F(U32, attempts)           \
+	F(U64, bytes_in) F(U64, bytes_out) F(U64, generation) F(STR, cluster) F(STR, route) F(STRS, policies)         \
+	F(PAIRS, add_headers) F(STRS, remove_headers) F(U32, retry_on) F(U32, retry_attempts) F(U32, per_try_timeout) \
+	F(U32, request_timeout) F(U32, idle_timeout) F(BOOL, move) F(U64, valid_until) F(STR, endpoint)               \
+	F(STR, address) F(I64, endpoint_number) F(BYTES, tunnel) F(BOOL, segments) F(U64, received) F(U64, given)     \
+	F(U64, unsent) F(U64, acked) F(BYTES, key) F(BYTES, client) F(BYTES, local) F(STR, device) F(STR, network)    \
+	F(STR, client_id) F(BOOL, over_udp) F(STRS, addresses) F(BYTES, routes) F(U64, requests)                      \
+	F(U64, first_request) F(STRS, targets) F(BOOL, asked) F(BOOL, stale)
 
 /* --- what comes from the lists ------------------------------------------------------------------------------------ */
 

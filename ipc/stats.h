@@ -81,7 +81,9 @@ enum stats_scope { STATS_WORKER, STATS_LISTENER, STATS_CLUSTER, STATS_ROUTE, STA
 	S(WORKER, DROP_TOO_LONG, counter, "worker_dropped_packets", "reason=\"too_long\"", stable, "IP packets dropped, by reason")  \
 	S(WORKER, TUNNELS_RESUMED, counter, "worker_resumed_tunnels", "", stable, "UDP and IP tunnels that went on over another connection") \
 	S(WORKER, TUNNELS_MOVED, counter, "worker_moved_tunnels", "", stable, "UDP and IP tunnels that a change led elsewhere")   \
-	S(WORKER, TUNNELS_LOST, counter, "worker_lost_tunnels", "", stable, "UDP and IP tunnels given up after their connection was lost")
+	S(WORKER, TUNNELS_LOST, counter, "worker_lost_tunnels", "", stable, "UDP and IP tunnels given up after their connection was lost") \
+	S(WORKER, HANDED_OVER, counter, "worker_handed_over_flows", "", stable, "Flows that went over to the worker's successor")  \
+	S(WORKER, TAKEN_OVER, counter, "worker_taken_over_flows", "", stable, "Flows that came from the worker's predecessor")
 
 enum stats_metric {
 #define S(SCOPE, ID, kind, family, labels, stability, help) STATS_##SCOPE##_##ID,

@@ -28,6 +28,7 @@ struct worker {
 	struct stats *stats;
 	uint64_t prepared;        /* generation that waits for COMMIT or ABORT; 0: none */
 	unsigned tunnels, tunnels_prepared;
+	bool predecessor;
 };
 
 /* There is one; kept here so that no leak checker misses it. volatile: the compiler drops what nobody reads. */
@@ -64,6 +65,7 @@ static void on_prepare(struct worker *w, const struct ipc_config_prepare *m, int
 	uint64_t generation = m->generation;
 	char error[512] = "";
 	abort_prepared(w);
+	w->predecessor = m->predecessor;
 	bool ok = prepare(w, generation, fd, error, sizeof(error));
 	if (ok) {
 		w->prepared = generation;
@@ -245,6 +247,11 @@ unsigned worker_index(const struct worker *w)
 unsigned worker_tunnels(const struct worker *w)
 {
 	return w->tunnels ? w->tunnels : 1;      /* a release that did not say had no devices */
+}
+
+bool worker_predecessor(const struct worker *w)
+{
+	return w->predecessor;
 }
 
 int worker_send_stats(struct worker *w, struct ipc_channel *telemetry)

@@ -43,6 +43,8 @@ unsigned worker_index(const struct worker *worker);
 /* How many tunnel workers the node has under the configuration in force; within the commit callback already under the new one.
  * At least 1. */
 unsigned worker_tunnels(const struct worker *worker);
+/* Within the prepare callback: this is an orderly replacement, and a channel from the one before will come (PREPARE.predecessor). */
+bool worker_predecessor(const struct worker *worker);
 /* Enters the sandbox of its role (ipc/sandbox.h), sends READY, runs the loop. Returns the exit status. The worker, its base
  * and its counters stay until the process ends, so that a role may free in peace what hangs on them. */
 int worker_run(struct worker *worker);

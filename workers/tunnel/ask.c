@@ -101,7 +101,7 @@ static uint64_t valid_until(uint32_t ms)
 	return ms == UINT32_MAX ? UINT64_MAX : now_us() + (uint64_t)ms * 1000;
 }
 
-static struct decision *decision_new(struct tunnel *tunnel, const struct ipc_decision *m)
+struct decision *decision_new(struct tunnel *tunnel, const struct ipc_decision *m)
 {
 	struct decision *d = calloc(1, sizeof(*d));
 	if (!d)

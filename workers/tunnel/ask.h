@@ -21,6 +21,8 @@ struct decision {
 	struct stats_set *route_stats, *cluster_stats;
 };
 void decision_unref(struct decision *decision);
+/* A copy of what a message says. */
+struct decision *decision_new(struct tunnel *tunnel, const struct ipc_decision *message);
 
 struct ask;
 struct ask_query;

@@ -104,6 +104,12 @@ const struct datagram_entry *datagram_queue_first(struct datagram_queue *queue)
 void datagram_queue_add(struct datagram_queue *queue, uint32_t segment, const void *prefix, size_t prefix_length,
                         const void *data, size_t length)
 {
+	datagram_queue_add_since(queue, now_us(), segment, prefix, prefix_length, data, length);
+}
+
+void datagram_queue_add_since(struct datagram_queue *queue, uint64_t since, uint32_t segment, const void *prefix,
+                              size_t prefix_length, const void *data, size_t length)
+{
 	size_t size = sizeof(struct datagram_entry) + prefix_length + length;
 	datagram_queue_first(queue);   /* what is too old makes room first */
 	while (queue->bytes + size > queue->limit && !STAILQ_EMPTY(&queue->entries))
@@ -111,7 +117,7 @@ void datagram_queue_add(struct datagram_queue *queue, uint32_t segment, const vo
 	struct datagram_entry *entry = size <= queue->limit ? entry_new(prefix_length + length) : NULL;
 	if (!entry)
 		return datagram_count_drop(queue->stats, queue->full, segment, length);
-	*entry = (struct datagram_entry){.since = now_us(), .segment = segment, .prefix_length = (uint32_t)prefix_length,
+	*entry = (struct datagram_entry){.since = since, .segment = segment, .prefix_length = (uint32_t)prefix_length,
 	                                 .length = (uint32_t)length};
 	if (prefix_length > 0)
 		memcpy(entry->data, prefix, prefix_length);

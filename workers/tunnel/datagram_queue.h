@@ -24,6 +24,9 @@ void datagram_count_drop(struct stats_set *stats, enum stats_metric reason, uint
 /* Copies: a run of datagrams (udp: segment size; ip: the virtio header in prefix). */
 void datagram_queue_add(struct datagram_queue *queue, uint32_t segment, const void *prefix, size_t prefix_length,
                         const void *data, size_t length);
+/* The same of what came at `since` (µs) already; behind what is there. */
+void datagram_queue_add_since(struct datagram_queue *queue, uint64_t since, uint32_t segment, const void *prefix,
+                              size_t prefix_length, const void *data, size_t length);
 /* The oldest that is not too old; NULL: empty. data lives until datagram_queue_pop(). */
 struct datagram_entry { STAILQ_ENTRY(datagram_entry) link; uint64_t since; uint32_t segment, prefix_length, length; uint8_t data[]; };
 const struct datagram_entry *datagram_queue_first(struct datagram_queue *queue);   /* data: prefix, then payload */

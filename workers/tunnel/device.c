@@ -164,8 +164,8 @@ void device_assigned(struct device *d)
 	const char *addresses[DEVICE_OWN], *routes[DEVICE_OWN];
 	struct config_prefix assigned[DEVICE_OWN];
 	unsigned n_text = 0, n_addresses = 0, n_routes = 0;
-	if (!d->config || !d->config->assigned)
-		return;
+	if (!d->config || !d->config->assigned || d->all->tunnel->awaiting)
+		return;                 /* awaiting: all of them are told at once */
 	d->n_own = d->n_configured;
 	for (struct device_network *n = d->networks; n; n = n->next) {
 		unsigned m = ip_network_assigned(n->network, assigned, DEVICE_OWN);
@@ -352,11 +352,43 @@ struct devices *devices_new(struct tunnel *tunnel)
 	return ds;
 }
 
+void devices_pause(struct devices *ds)
+{
+	ds->draining = true;
+	for (struct device *d = ds->list; d; d = d->next)
+		for (unsigned i = 0; i < DEVICE_QUEUES; i++)
+			if (d->queues[i].readable)
+				event_del(d->queues[i].readable);
+}
+
+void devices_start(struct devices *ds)
+{
+	for (struct device *d = ds->list; d; d = d->next) {
+		device_assigned(d);
+		device_io_start(d);
+		for (struct device_network *n = d->networks; n; n = n->next)
+			ip_network_start(n->network);
+	}
+}
+
+struct ip_network *devices_network(struct devices *ds, const char *device, const char *prefix)
+{
+	const struct device *d = device && prefix ? device_find(ds, device) : NULL;
+	char text[IP_TEXT];
+	for (struct device_network *n = d ? d->networks : NULL; n; n = n->next)
+		if (strcmp(ip_prefix_text(&n->prefix, text), prefix) == 0)
+			return n->network;
+	return NULL;
+}
+
 void devices_drain(struct devices *ds)
 {
+	bool handed = ds->tunnel->handed;
 	ds->draining = true;
 	for (struct device *d = ds->list; d; d = d->next) {
 		networks_prune(d, NULL);
+		if (handed)
+			ip_exits_leave(d);
 		if (!d->exits)          /* who comes after us reads on; what far ends still have to say is written */
 			for (unsigned i = 0; i < DEVICE_QUEUES; i++)
 				if (d->queues[i].readable)

@@ -22,6 +22,13 @@ void devices_add_queue(struct devices *devices, const struct ipc_tun_queue *mess
 void devices_commit(struct devices *devices);
 void devices_abort(struct devices *devices, uint64_t generation);
 void devices_drain(struct devices *devices);
+/* Reads queues no more: who comes after us will. And the other side of that: the predecessor has handed over, networks that have no
+ * flow yet begin one, and queues are read. */
+void devices_pause(struct devices *devices);
+void devices_start(struct devices *devices);
+/* The network of the device with that prefix as text; NULL: none. */
+struct ip_network;
+struct ip_network *devices_network(struct devices *devices, const char *device, const char *prefix);
 
 /* Which tunnel worker a device belongs to: device_owner(), ipc/owner.h. */
 /* NULL: not here (another worker's, or none). */

@@ -253,7 +253,7 @@ void device_io_start(struct device *d)
 		abort();
 	for (unsigned i = 0; i < DEVICE_QUEUES; i++) {
 		struct device_queue *q = &d->queues[i];
-		if (q->fd < 0 || q->readable)
+		if (q->fd < 0 || q->readable || d->all->tunnel->awaiting)
 			continue;
 		q->readable = event_new(base, q->fd, EV_READ | EV_PERSIST, on_readable, q);
 		if (!q->readable || event_add(q->readable, NULL) < 0)

@@ -7,6 +7,7 @@
 #include "workers/tunnel/flow_internal.h"
 #include "workers/tunnel/flow_redecide.h"
 #include "workers/tunnel/generation.h"
+#include "workers/tunnel/handover.h"
 #include "workers/tunnel/probe.h"
 #include "workers/tunnel/worker_link.h"
 
@@ -106,7 +107,7 @@ static void begin_inner(struct flow *flow)
 	flow->user = user;
 	flow->asked = flow->decided = now_us();
 	flow->asked_under = flow->decided_under = flow->tunnel->current->number;
-	if (!flow_join(flow))
+	if (!flow_join(flow) && !handover_hold(flow))
 		flow_attempt(flow);
 }
 
@@ -156,6 +157,8 @@ static enum flow_error error_of(const char *token)
 	return FLOW_DENIED;
 }
 
+static void go_out(struct flow *flow);
+
 static void take_decision(struct flow *flow, struct decision *decision)
 {
 	flow->query = NULL;
@@ -168,8 +171,14 @@ static void take_decision(struct flow *flow, struct decision *decision)
 		return flow_answer(flow, 503, FLOW_INTERNAL, "nobody decided in time");
 	if (decision->status)
 		return flow_answer(flow, decision->status, error_of(decision->error), decision->detail);
-	if (flow_join(flow))
-		return;
+	if (!flow_join(flow) && !handover_hold(flow))
+		go_out(flow);
+}
+
+/* Decided: to the cluster. */
+static void go_out(struct flow *flow)
+{
+	const struct decision *decision = flow->decision;
 	if (decision->route_stats)
 		stats_add(decision->route_stats, STATS_ROUTE_FLOWS, 1);
 	if (!decision->cluster_stats)
@@ -187,6 +196,18 @@ static void take_decision(struct flow *flow, struct decision *decision)
 	               flow->origin->listener->config->accept != CONFIG_OVERLAY, flow->origin->source_text,
 	               flow->origin->source_port);
 	flow_attempt(flow);
+}
+
+void flow_released(struct flow *flow)
+{
+	flow_enter(flow);
+	if (!flow_join(flow)) {
+		if (flow->origin->inner)
+			flow_attempt(flow);
+		else
+			go_out(flow);
+	}
+	flow_leave(flow);
 }
 
 /* An answer from a generation that is no longer in force may name a cluster that is gone: it is asked anew. */

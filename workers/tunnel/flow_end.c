@@ -93,6 +93,25 @@ void flow_end(struct flow *flow, enum flow_error in, enum flow_error out)
 		out_leg->ops->close(out_leg, out);
 }
 
+void flow_vanish(struct flow *flow)
+{
+	struct leg *in = flow->in, *out = flow->out;
+	if (flow->state == FLOW_STATE_ENDED)
+		return;
+	flow->in = flow->out = NULL;
+	if (flow->going)
+		going_end(flow);
+	flow_set_state(flow, FLOW_STATE_ENDED);
+	release_questions(flow);
+	stats_add(flow->origin->listener->stats, STATS_LISTENER_FLOWS_OPEN, -1);
+	if (flow->decision && flow->decision->cluster_stats)
+		stats_add(flow->decision->cluster_stats, STATS_CLUSTER_FLOWS_OPEN, -1);
+	if (in)
+		in->ops->close(in, FLOW_CANCELLED);
+	if (out)
+		out->ops->close(out, FLOW_CANCELLED);
+}
+
 /* --- errors ---------------------------------------------------------------------------------------------------------- */
 
 static void count_failure(struct flow *flow, enum flow_error error)

@@ -58,7 +58,7 @@ bool going_park(struct flow *flow, const char *why)
 	if (stream_settled(g) && keep_origin(flow))
 		return stream_over(flow);
 	if (g->role != GOING_FAR || !g->has_id || flow->state != FLOW_STATE_STREAMING || over(flow) ||
-	    flow->origin->peer_refused || ms == 0 || (tunnel->draining && !tunnel->handover) || tunnel->n_parked >= PARKED_MAX)
+	    flow->origin->peer_refused || ms == 0 || (tunnel->draining && !tunnel->handing) || tunnel->n_parked >= PARKED_MAX)
 		return false;
 	if (!keep_origin(flow))
 		return false;

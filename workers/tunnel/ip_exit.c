@@ -7,9 +7,11 @@
 #include <string.h>
 
 #include "ipc/json.h"
+#include "ipc/log.h"
 #include "workers/tunnel/device_internal.h"
 #include "workers/tunnel/flow_internal.h"
 #include "workers/tunnel/generation.h"
+#include "workers/tunnel/handover_parcel.h"
 #include "workers/tunnel/ip_capsule.h"
 #include "workers/tunnel/ip_pool.h"
 #include "workers/tunnel/ip_scope.h"
@@ -32,6 +34,7 @@ struct ip_exit {
 	struct ip_holder holder;
 	struct own_origin *origin;    /* who came, where the flow outlives the connection */
 	char *user, *client, *cluster, *source, *target;
+	struct head *request;         /* as it came, for a successor */
 	struct config_prefix targets[RESOLVE_ADDRESSES];
 	struct config_prefixes target_list;   /* of targets; n 0: all */
 	int protocol;
@@ -319,14 +322,61 @@ static void on_release(struct ip_leg *leg)
 	ip_scope_free(x->scope);
 	own_origin_free(x->origin);
 	generation_unref(x->generation);
+	head_free(x->request);
 	free(x->user), free(x->client), free(x->cluster), free(x->source), free(x->target);
 	free(x->answers);
 	free(x);
 }
 
+static struct ip_exit *exit_of_leg(const struct leg *leg)
+{
+	return (struct ip_exit *)leg;
+}
+
+static const char *put_prefix(struct parcel *parcel, const struct config_prefix *prefix)
+{
+	char text[IP_TEXT];
+	return parcel_text(parcel, ip_prefix_text(prefix, text));
+}
+
+static void put_lists(struct ip_exit *x, struct parcel *parcel)
+{
+	const char **targets = parcel_alloc(parcel, (x->target_list.n + 1) * sizeof(*targets));
+	const char **addresses = parcel_alloc(parcel, IP_ADDRESSES * sizeof(*addresses));
+	struct ipc_pair *fields = parcel_alloc(parcel, (x->request->n + 1) * sizeof(*fields));
+	struct in6_addr held[IP_ADDRESSES];
+	unsigned n = ip_pool_held(&x->holder, held, IP_ADDRESSES);
+	for (unsigned i = 0; i < n; i++) {
+		struct config_prefix host = ip_host_prefix(&held[i]);
+		addresses[i] = put_prefix(parcel, &host);
+	}
+	for (size_t i = 0; i < x->target_list.n; i++)
+		targets[i] = put_prefix(parcel, &x->targets[i]);
+	for (unsigned i = 0; i < x->request->n; i++)
+		fields[i] = (struct ipc_pair){x->request->fields[i].name, x->request->fields[i].value};
+	parcel->record.addresses = (struct ipc_strs){addresses, n};
+	parcel->record.targets = (struct ipc_strs){targets, x->target_list.n};
+	parcel->record.exit_headers = (struct ipc_pairs){fields, x->request->n};
+}
+
+static bool on_hand_over(struct ip_leg *leg, struct parcel *parcel)
+{
+	struct ip_exit *x = exit_of(leg);
+	if (!x->scope || evtimer_pending(&x->linger, NULL))
+		return false;
+	parcel->record.out_kind = "ip";
+	parcel->record.device = x->device->name;
+	parcel->record.over_udp = leg->udp;
+	parcel->record.asked = x->asked;
+	put_lists(x, parcel);
+	ip_way_hand_over(&x->way, parcel, false);
+	x->way.leg = NULL;
+	return true;
+}
+
 static const struct ip_leg_callbacks callbacks = {
 	.head = on_head, .joined = on_joined, .packet = on_packet, .control = on_control, .received = on_received, .ready = on_ready,
-	.finished = on_finished, .closed = on_closed, .release = on_release,
+	.finished = on_finished, .closed = on_closed, .release = on_release, .hand_over = on_hand_over,
 };
 
 /* --- set-up ------------------------------------------------------------------------------------------------------- */
@@ -386,6 +436,7 @@ struct leg *ip_exit_new(struct tunnel *tunnel, const struct config_cluster *conf
 	x->client = copy(head_get(request, IP_CLIENT_HEADER));
 	x->cluster = copy(config->name);
 	x->source = copy(flow->origin->source_text);
+	x->request = head_clone(request);
 	evtimer_assign(&x->linger, tunnel->base, on_linger, x);
 	*error = FLOW_TARGET_REFUSED;
 	*detail = x->config ? take_request(x, request) : "the configuration has no such cluster";
@@ -401,6 +452,41 @@ struct leg *ip_exit_new(struct tunnel *tunnel, const struct config_cluster *conf
 	ip_way_police(&x->way, x->origin ? own_origin_get(x->origin) : flow->origin, x->user, request);
 	link_exit(x);
 	return &x->leg.leg;
+}
+
+/* Its addresses are those that it had; another client cannot have got them, since none comes before the predecessor has told. */
+static void restore_addresses(struct ip_exit *x, const struct ipc_strs *text)
+{
+	struct config_prefix prefix;
+	struct in6_addr got;
+	for (size_t i = 0; i < text->n && i < IP_ADDRESSES; i++)
+		if (config_prefix_parse(text->v[i], &prefix, NULL) == 0 && prefix.bits == 128 &&
+		    !ip_pool_assign(ip_pool_of(x->device), &x->config->pool, &prefix.address, &x->holder, &got))
+			log_warn("address not kept", "device=%s address=%s", x->device->name, text->v[i]);
+}
+
+struct leg *ip_exit_restore(struct tunnel *tunnel, const struct config_cluster *config, struct flow *flow,
+                            const struct parcel *parcel)
+{
+	const struct ipc_handover_record *r = &parcel->record;
+	enum flow_error error;
+	const char *detail;
+	struct leg *leg = ip_exit_new(tunnel, config, flow, &error, &detail);
+	if (!leg)
+		return NULL;
+	struct ip_exit *x = exit_of_leg(leg);
+	for (size_t i = 0; !x->scope && i < r->targets.n && i < RESOLVE_ADDRESSES; i++)
+		if (config_prefix_parse(r->targets.v[i], &x->targets[x->target_list.n], NULL) == 0)
+			x->target_list.n++;
+	if (!x->scope && (x->target_list.n == 0 || !make_scope(x))) {
+		x->leg.leg.flow = NULL;
+		leg->ops->close(leg, FLOW_TARGET_REFUSED);
+		return NULL;
+	}
+	x->asked = r->asked;
+	restore_addresses(x, &r->addresses);
+	ip_way_restore(&x->way, parcel, false);
+	return leg;
 }
 
 /* --- all of a device ---------------------------------------------------------------------------------------------- */
@@ -431,13 +517,23 @@ void ip_exits_use(struct device *device)
 		use(x);
 }
 
-void ip_exits_end(struct device *device)
+static void abort_all(struct device *device, const char *why)
 {
 	for (struct ip_exit *x = device->exits, *next; x; x = next) {
 		next = x->next;
-		x->leg.abort = "the device is gone";
+		x->leg.abort = why;
 		ip_leg_wake(&x->leg);
 	}
+}
+
+void ip_exits_end(struct device *device)
+{
+	abort_all(device, "the device is gone");
+}
+
+void ip_exits_leave(struct device *device)
+{
+	abort_all(device, "another worker has the device");
 }
 
 void ip_exits_json(const struct device *device, struct json *j)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "workers/tunnel/device_internal.h"
+#include "workers/tunnel/handover_parcel.h"
 #include "workers/tunnel/ip_capsule.h"
 #include "workers/tunnel/ip_coalesce.h"
 
@@ -307,6 +308,8 @@ static void receive(struct ip_leg *l, struct chunks *chunks)
 	l->callbacks->received(l);
 }
 
+static const struct leg_ops client_ops, far_ops;
+
 static bool leg_send(struct leg *base, struct chunks *chunks)
 {
 	struct ip_leg *l = (struct ip_leg *)base;
@@ -395,12 +398,36 @@ static size_t leg_waiting(const struct leg *base)
 	return ((const struct ip_leg *)base)->held.bytes;
 }
 
+/* What was put is given, however far behind the flow is: it is counted then, and kept. */
+static bool leg_hand_over(struct leg *base, struct parcel *parcel)
+{
+	struct ip_leg *l = (struct ip_leg *)base;
+	if (!l->joined || l->closed || l->ended || l->abort || l->busy || l->declined)
+		return false;
+	enter(l);
+	l->giving = true;
+	if (l->device->all->gathers == l)
+		put_gathered(l->device->all);
+	if (l->batch.head)
+		give(l);
+	l->giving = false;
+	device_flush_cancel(l->device, &l->flush);
+	bool ok = !l->closed && l->callbacks->hand_over(l, parcel);
+	if (ok)
+		parcel_put_chunks(parcel, base->ops == &client_ops ? PARCEL_DOWN : PARCEL_UP, &l->held);
+	else if (!l->closed)
+		ip_leg_wake(l);
+	leave(l);
+	return ok;
+}
+
 static const struct capsule_callbacks capsules = {.datagram = on_datagram, .capsule = on_capsule};
 
 #define OPS(name) {                                                                                                   \
 	.kind = name, .head = leg_head, .send = leg_send, .finish = leg_finish, .taken = leg_taken, .close = leg_close, \
-	.waiting = leg_waiting, .joined = leg_joined}
-static const struct leg_ops client_ops = OPS("tun"), far_ops = OPS("ip");
+	.waiting = leg_waiting, .joined = leg_joined, .hand_over = leg_hand_over}
+static const struct leg_ops client_ops = OPS("tun");
+static const struct leg_ops far_ops = OPS("ip");
 
 void ip_leg_init(struct ip_leg *l, struct device *device, bool client, const struct ip_leg_callbacks *callbacks, bool udp)
 {

@@ -26,6 +26,8 @@ struct ip_leg_callbacks {
 	/* The flow is over, by whichever side: no further callback but release(), which frees the memory. */
 	void (*closed)(struct ip_leg *leg, enum flow_error error);
 	void (*release)(struct ip_leg *leg);
+	/* leg_ops.hand_over: what its owner adds; what the leg had begun is given. */
+	bool (*hand_over)(struct ip_leg *leg, struct parcel *parcel);
 };
 
 /* Embedded first in its owner's struct. Zeroed, then ip_leg_init(). */

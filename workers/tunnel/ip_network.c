@@ -176,7 +176,7 @@ static void on_closed(struct ip_leg *leg, enum flow_error error)
 		n->way.leg = NULL;
 		if (now_us() - n->since >= STEADY)
 			n->failures = 0;
-		if (!n->error[0] && !n->freed)
+		if (!n->error[0] && !n->freed && !n->handed)
 			ip_network_complain(n, "tunnel ended", error == FLOW_NONE ? "the far end closed it" : "the tunnel broke");
 	}
 	if (l == n->next) {
@@ -184,7 +184,7 @@ static void on_closed(struct ip_leg *leg, enum flow_error error)
 		if (!l->refused && !n->freed)
 			ip_network_complain(n, "tunnel not opened", "the flow ended before it was open");
 	}
-	if (wanted && !n->freed && !n->next)
+	if (wanted && !n->freed && !n->next && !n->handed)
 		retry_later(n);
 }
 
@@ -199,6 +199,7 @@ static void on_release(struct ip_leg *leg)
 static const struct ip_leg_callbacks callbacks = {
 	.head = on_head, .joined = on_joined, .packet = from_tunnel, .control = ip_network_control, .received = on_received,
 	.ready = on_ready, .finished = on_finished, .closed = on_closed, .release = on_release,
+	.hand_over = ip_network_hand_over,
 };
 
 static const char *user_of(const struct ip_network *n)
@@ -210,8 +211,7 @@ static const char *user_of(const struct ip_network *n)
 	return NULL;
 }
 
-/* Policies see packets as those of the tunnel's request, with the headers that it will have. */
-static void police(struct ip_network *n, const struct head *request)
+void ip_network_police(struct ip_network *n, const struct head *request)
 {
 	struct head *whole = head_clone(request);
 	fields_apply(whole, &n->settings->add_headers, NULL);
@@ -219,32 +219,50 @@ static void police(struct ip_network *n, const struct head *request)
 	head_free(whole);
 }
 
-static void begin(struct ip_network *n)
+struct head *ip_network_head(const struct ip_network *n)
 {
 	const char *over = n->settings->over_udp.text;
 	struct head *request = over ? masque_udp_request(over) : masque_ip_request(n->text, -1);
-	if (!request)
-		return ip_network_complain(n, "network not usable", "over_udp is no target");
-	head_set(request, IP_CLIENT_HEADER, n->device->client);
+	if (request)
+		head_set(request, IP_CLIENT_HEADER, n->device->client);
+	return request;
+}
+
+struct network_leg *ip_network_leg(struct ip_network *n)
+{
 	struct network_leg *l = calloc(1, sizeof(*l));
 	if (!l)
 		abort();
 	l->network = n;
-	ip_leg_init(&l->leg, n->device, true, &callbacks, over != NULL);
+	ip_leg_init(&l->leg, n->device, true, &callbacks, n->settings->over_udp.text != NULL);
 	l->next = n->legs;
 	n->legs = n->next = l;
 	if (!n->current)
 		set_state(n, NETWORK_OPENING);
-	police(n, request);
+	return l;
+}
+
+static void begin(struct ip_network *n)
+{
+	struct head *request = ip_network_head(n);
+	if (!request)
+		return ip_network_complain(n, "network not usable", "over_udp is no target");
+	struct network_leg *l = ip_network_leg(n);
+	ip_network_police(n, request);
 	flow_new(n->tunnel, &n->origin, &l->leg.leg, request, false);   /* may have closed the leg already */
+}
+
+void ip_network_start(struct ip_network *n)
+{
+	if (!n->freed && !n->handed && !n->next && (!n->current || n->stale))
+		begin(n);
 }
 
 static void on_retry(evutil_socket_t fd, short what, void *arg)
 {
 	struct ip_network *n = arg;
 	(void)fd, (void)what;
-	if (!n->freed && !n->next && (!n->current || n->stale))
-		begin(n);
+	ip_network_start(n);
 }
 
 /* --- settings ----------------------------------------------------------------------------------------------------- */
@@ -335,7 +353,8 @@ struct ip_network *ip_network_new(struct tunnel *tunnel, struct device *device, 
 	if (!device_route_add(device, &n->prefix, &n->way.port))
 		log_warn("network not used", "device=%s prefix=%s reason=%s", device->name, n->text,
 		         log_value("the prefix is an address given to a client"));
-	begin(n);
+	if (!tunnel->awaiting)          /* the predecessor's flow may come yet */
+		begin(n);
 	return n;
 }
 

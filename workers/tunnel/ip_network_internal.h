@@ -44,6 +44,7 @@ struct ip_network {
 	enum network_state state;
 	bool stale;                   /* the current one was begun with other settings */
 	bool freed;                   /* gone with its last leg */
+	bool handed;                  /* a successor has the flow */
 	unsigned failures;
 	uint64_t since;               /* µs: of state */
 	struct event retry;
@@ -66,5 +67,15 @@ const char *ip_network_control(struct ip_leg *leg, uint64_t type, const uint8_t 
 /* The far end takes the packet, as far as it said. */
 bool ip_network_advertised(struct ip_network *network, const struct ip_packet *ip);
 void ip_network_forget_routes(struct ip_network *network);
+
+/* ip_network.c */
+/* Policies see packets as those of the tunnel's request, with the headers that it has. */
+void ip_network_police(struct ip_network *network, const struct head *request);
+struct head *ip_network_head(const struct ip_network *network);
+/* A leg for the next flow. */
+struct network_leg *ip_network_leg(struct ip_network *network);
+
+/* ip_network_handover.c: ip_leg_callbacks.hand_over */
+bool ip_network_hand_over(struct ip_leg *leg, struct parcel *parcel);
 
 #endif

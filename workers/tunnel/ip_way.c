@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "workers/tunnel/device_internal.h"
+#include "workers/tunnel/handover_parcel.h"
 #include "workers/tunnel/ip_segment.h"
 
 #define PARKED_MAX (256u * 1024)      /* bytes whose inner flow is being asked about, both ways */
@@ -267,6 +268,70 @@ void ip_way_police(struct ip_way *w, const struct origin *origin, const char *us
 	/* What the former table was asked about nobody would answer. */
 	try_again(w, &w->out, true);
 	try_again(w, &w->in, false);
+}
+
+/* --- from one worker to the next ---------------------------------------------------------------------------------- */
+
+static void put_list(struct parcel *parcel, enum parcel_piece piece, struct ip_parked_list *list)
+{
+	const struct ip_parked *p;
+	STAILQ_FOREACH(p, list, link)
+		parcel_put_entry(parcel, piece, now_us(), 0, header_of(p), p->offload ? VNET_HEADER : 0, p->packet, p->length);
+	list_clear(list);
+}
+
+void ip_way_hand_over(struct ip_way *w, struct parcel *parcel, bool client)
+{
+	parcel_put_queue(parcel, client ? PARCEL_IN_QUEUE : PARCEL_OUT_QUEUE, &w->queue);
+	datagram_queue_clear(&w->queue);
+	put_list(parcel, client ? PARCEL_IN_WAITING : PARCEL_OUT_WAITING, &w->out);
+	put_list(parcel, client ? PARCEL_IN_WRITTEN : PARCEL_OUT_WRITTEN, &w->blocked);
+	put_list(parcel, client ? PARCEL_IN_WRITTEN : PARCEL_OUT_WRITTEN, &w->in);
+	w->parked = 0;
+}
+
+struct restored { struct ip_way *way; bool out; };
+
+/* As if it came just now. */
+static void take_again(void *arg, const struct datagram_entry *e, const uint8_t *data)
+{
+	const struct restored *r = arg;
+	struct virtio_net_hdr header = {0};
+	uint8_t *packet = r->way->device->all->packet;
+	struct ip_packet ip;
+	if ((e->prefix_length && e->prefix_length != VNET_HEADER) || e->length > DEVICE_PACKET)
+		return ip_way_drop(r->way, DEVICE_DROP_MALFORMED);
+	memcpy(&header, data, e->prefix_length);
+	memcpy(packet, data + e->prefix_length, e->length);
+	const struct virtio_net_hdr *offload = e->prefix_length ? &header : NULL;
+	if (ip_parse(packet, e->length, &ip) || (offload && vnet_check(offload, packet, e->length)))
+		return ip_way_drop(r->way, DEVICE_DROP_MALFORMED);
+	if (r->out)
+		ip_way_out(r->way, offload, packet, e->length, &ip);
+	else
+		ip_way_in(r->way, NULL, offload, packet, e->length, &ip);
+}
+
+static void queue_again(void *arg, const struct datagram_entry *e, const uint8_t *data)
+{
+	struct ip_way *w = arg;
+	struct virtio_net_hdr header = {0};
+	struct ip_packet ip;
+	const uint8_t *packet = data + e->prefix_length;
+	if ((e->prefix_length && e->prefix_length != VNET_HEADER) || ip_parse(packet, e->length, &ip))
+		return ip_way_drop(w, DEVICE_DROP_MALFORMED);
+	memcpy(&header, data, e->prefix_length);
+	if (e->prefix_length && vnet_check(&header, packet, e->length))
+		return ip_way_drop(w, DEVICE_DROP_MALFORMED);
+	datagram_queue_add_since(&w->queue, e->since, 0, data, e->prefix_length, packet, e->length);
+}
+
+bool ip_way_restore(struct ip_way *w, const struct parcel *parcel, bool client)
+{
+	struct restored out = {w, true}, in = {w, false};
+	return parcel_each_entry(parcel, client ? PARCEL_IN_QUEUE : PARCEL_OUT_QUEUE, queue_again, w) &&
+	       parcel_each_entry(parcel, client ? PARCEL_IN_WAITING : PARCEL_OUT_WAITING, take_again, &out) &&
+	       parcel_each_entry(parcel, client ? PARCEL_IN_WRITTEN : PARCEL_OUT_WRITTEN, take_again, &in);
 }
 
 void ip_way_clear(struct ip_way *w)

@@ -48,4 +48,10 @@ void ip_way_reject(struct ip_way *way, struct ip_leg *leg, enum ip_icmp kind, ui
                    const struct ip_packet *ip);
 void ip_way_drop(struct ip_way *way, enum device_drop reason);
 
+/* All that waits goes into the parcel, of the client end (in) or the far end; and what came in one. */
+struct parcel;
+void ip_way_hand_over(struct ip_way *way, struct parcel *parcel, bool client);
+/* False: it does not fit. */
+bool ip_way_restore(struct ip_way *way, const struct parcel *parcel, bool client);
+
 #endif

@@ -8,6 +8,7 @@
 #include "workers/tunnel/flow.h"
 
 struct json;
+struct parcel;
 
 /* The client end: begins a flow for the network (CONNECT-IP to its prefix, or CONNECT-UDP where over_udp says so) and keeps it:
  * a flow that ends is begun again, with back-off. Its packets come from device by the network's prefix. */
@@ -18,6 +19,12 @@ struct ip_network *ip_network_new(struct tunnel *tunnel, struct device *device, 
 void ip_network_use(struct ip_network *network, const struct config_tunnel *config, const struct config_network *settings);
 /* Its flow ends in peace; what still comes by it is written to the device. */
 void ip_network_free(struct ip_network *network);
+/* Once the predecessor has handed over, or none did: a network that has no flow yet begins one. */
+void ip_network_start(struct ip_network *network);
+/* The predecessor's flow for it (leg_ops.hand_over): its leg; the caller makes the flow, and tells the leg by ops->joined() that it is
+ * open. NULL: the parcel does not fit, or there is a flow already. */
+struct leg *ip_network_restore(struct ip_network *network, const struct parcel *parcel);
+const struct origin *ip_network_origin(const struct leg *leg);
 /* Addresses that its far end assigned; returns how many were written. */
 unsigned ip_network_assigned(const struct ip_network *network, struct config_prefix *out, unsigned max);
 void ip_network_json(const struct ip_network *network, struct json *json);
@@ -27,6 +34,11 @@ void ip_network_json(const struct ip_network *network, struct json *json);
  * NULL: error and *detail are set (the device is not here, nothing lies in the request's scope). */
 struct leg *ip_exit_new(struct tunnel *tunnel, const struct config_cluster *config, struct flow *flow, enum flow_error *error,
                         const char **detail);
+/* A far end of the predecessor, for a flow whose request is the one that it came with. NULL: what it was for is not here. */
+struct leg *ip_exit_restore(struct tunnel *tunnel, const struct config_cluster *config, struct flow *flow,
+                            const struct parcel *parcel);
+/* A successor has the device now: those that did not go over end, so that who is behind them comes again. */
+void ip_exits_leave(struct device *device);
 /* The configuration in force changed; and the device is gone. */
 void ip_exits_use(struct device *device);
 void ip_exits_end(struct device *device);

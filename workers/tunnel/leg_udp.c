@@ -4,15 +4,19 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <event2/event_struct.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "workers/tunnel/datagram_queue.h"
+#include "workers/tunnel/handover_parcel.h"
 #include "workers/tunnel/masque.h"
 #include "workers/tunnel/udp_capsule.h"
 
 #define GIVE_BYTES (256u * 1024)      /* at most at once */
+#define FLUSHES 4u                    /* before a leg is handed over */
+#define FLUSH_MS 5
 
 struct udp_leg {
 	struct leg leg;
@@ -27,6 +31,7 @@ struct udp_leg {
 	bool busy, closed;            /* in a call of the flow's: memory stays until it is back */
 	enum flow_error failed;       /* told in a turn of its own: a flow must not end inside ops->send() */
 	const char *detail;           /* static */
+	bool handed;                  /* a successor reads the socket */
 	/* towards the target */
 	struct capsule_reader reader;
 	struct chunks unread;         /* waits for the socket, behind kept */
@@ -42,6 +47,22 @@ struct udp_leg {
 	size_t outstanding;           /* given to the flow, not yet taken */
 };
 
+static void close_fd(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	close((int)(intptr_t)arg);
+}
+
+/* One that lives on elsewhere must have left the epoll set before: libevent's change list reaches the kernel when the loop goes on. */
+static void close_socket(struct udp_leg *leg)
+{
+	static const struct timeval now = {0};
+	if (leg->handed)
+		event_base_once(leg->tunnel->base, -1, EV_TIMEOUT, close_fd, (void *)(intptr_t)leg->fd, &now);
+	else
+		close(leg->fd);
+}
+
 static void leg_free(struct udp_leg *leg)
 {
 	event_del(&leg->read);
@@ -53,7 +74,7 @@ static void leg_free(struct udp_leg *leg)
 	chunks_clear(&leg->unread);
 	chunks_clear(&leg->consumed);
 	free(leg->kept);
-	close(leg->fd);
+	close_socket(leg);
 	if (leg->gone)
 		leg->gone(leg->arg);
 	free(leg);
@@ -359,6 +380,38 @@ static size_t udp_waiting(const struct leg *base)
 	return ((const struct udp_leg *)base)->unread.bytes;
 }
 
+/* What the socket did not take goes first, if it goes soon. */
+static bool flush_soon(struct udp_leg *leg)
+{
+	struct pollfd wait = {.fd = leg->fd, .events = POLLOUT};
+	unsigned sent, too_long;
+	for (unsigned i = 0; leg->kept && i < FLUSHES; i++) {
+		poll(&wait, 1, FLUSH_MS);
+		int error = udp_flush_kept(leg->tunnel->udp, &leg->kept, leg->fd, &sent, &too_long);
+		count(leg, STATS_CLUSTER_DROP_TOO_LONG, too_long);
+		if (error && error != -EAGAIN)
+			break;
+	}
+	return !leg->kept;
+}
+
+static bool udp_hand_over(struct leg *base, struct parcel *parcel)
+{
+	struct udp_leg *leg = (struct udp_leg *)base;
+	if (leg->failed || leg->finished || leg->busy || !leg->joined || !flush_soon(leg))
+		return false;
+	event_del(&leg->read);
+	if (leg->write)
+		event_del(leg->write);
+	event_del(&leg->timer);
+	leg->handed = true;
+	parcel_put_chunks(parcel, PARCEL_UP, &leg->unread);
+	parcel_put_queue(parcel, PARCEL_OUT_QUEUE, &leg->queue);
+	parcel->record.out_kind = "udp";
+	parcel->fd = leg->fd;
+	return true;
+}
+
 static const struct leg_ops ops = {
 	.kind = "udp",
 	.head = udp_head,
@@ -368,6 +421,7 @@ static const struct leg_ops ops = {
 	.close = udp_close,
 	.waiting = udp_waiting,
 	.joined = udp_joined,
+	.hand_over = udp_hand_over,
 };
 
 struct leg *udp_leg_new(struct tunnel *tunnel, int fd, struct flow *flow, struct stats_set *stats, void (*gone)(void *arg),
@@ -384,5 +438,27 @@ struct leg *udp_leg_new(struct tunnel *tunnel, int fd, struct flow *flow, struct
 	leg->queue.old = STATS_CLUSTER_DROP_TOO_OLD;
 	event_assign(&leg->read, tunnel->base, fd, EV_READ | EV_PERSIST, on_readable, leg);
 	event_assign(&leg->timer, tunnel->base, -1, 0, on_timer, leg);
+	return &leg->leg;
+}
+
+static bool is_datagram_socket(int fd)
+{
+	int type = 0;
+	socklen_t length = sizeof(type);
+	return fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_DGRAM;
+}
+
+struct leg *udp_leg_restore(struct tunnel *tunnel, struct flow *flow, struct stats_set *stats, struct parcel *parcel)
+{
+	int fd = parcel->fd;
+	parcel->fd = -1;
+	if (!is_datagram_socket(fd)) {
+		if (fd >= 0)
+			close(fd);
+		return NULL;
+	}
+	struct udp_leg *leg = (struct udp_leg *)udp_leg_new(tunnel, fd, flow, stats, NULL, NULL);
+	parcel_get_queue(parcel, PARCEL_OUT_QUEUE, &leg->queue);
+	event_add(&leg->read, NULL);
 	return &leg->leg;
 }

@@ -15,4 +15,9 @@
 struct leg *udp_leg_new(struct tunnel *tunnel, int fd, struct flow *flow, struct stats_set *stats, void (*gone)(void *arg),
                         void *arg);
 
+/* The same for a flow of the predecessor: parcel->fd (owned, also where it fails) is the socket. NULL: the parcel does not fit. The
+ * caller tells it by ops->joined() that the tunnel is open. */
+struct parcel;
+struct leg *udp_leg_restore(struct tunnel *tunnel, struct flow *flow, struct stats_set *stats, struct parcel *parcel);
+
 #endif

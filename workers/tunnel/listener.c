@@ -343,10 +343,41 @@ void listeners_abort(struct listeners *ls, uint64_t generation)
 	pending_drop(ls, generation);
 }
 
+void listeners_pause(struct listeners *ls)
+{
+	ls->draining = true;
+	for (struct bound *b = ls->bound; b; b = b->next) {
+		stream_close(b);
+		if (b->udp)
+			udp_listener_read(b->udp, false);
+	}
+	connections_drain();
+}
+
 void listeners_drain(struct listeners *ls)
 {
+	bool told = ls->draining;
 	ls->draining = true;
 	for (struct bound *b = ls->bound; b; b = b->next)
 		bound_close(b);
-	connections_drain();
+	if (!told)
+		connections_drain();
+}
+
+void listeners_start(struct listeners *ls)
+{
+	for (struct bound *b = ls->bound; b; b = b->next)
+		if (b->udp)
+			udp_listener_read(b->udp, true);
+}
+
+struct bound *listeners_find(struct listeners *ls, const char *name)
+{
+	return name ? find(ls, name) : NULL;
+}
+
+struct udp_listener *listeners_udp(struct listeners *ls, const char *name)
+{
+	struct bound *b = listeners_find(ls, name);
+	return b ? b->udp : NULL;
 }

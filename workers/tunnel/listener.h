@@ -25,5 +25,14 @@ void listeners_commit(struct listeners *listeners, uint64_t generation);
 void listeners_abort(struct listeners *listeners, uint64_t generation);
 /* No more accepts; connections finish what they do. Returns at once. */
 void listeners_drain(struct listeners *listeners);
+/* The same, but UDP flows stay for now: their sockets are only read no more, until they were handed over or listeners_drain(). */
+void listeners_pause(struct listeners *listeners);
+/* The predecessor has handed over: UDP sockets are read. */
+void listeners_start(struct listeners *listeners);
+/* NULL: there is none of that name; udp: or it takes no datagrams. */
+struct bound;
+struct udp_listener;
+struct bound *listeners_find(struct listeners *listeners, const char *name);
+struct udp_listener *listeners_udp(struct listeners *listeners, const char *name);
 
 #endif

@@ -19,6 +19,7 @@
 #include "workers/tunnel/flow_json.h"
 #include "workers/tunnel/flow_redecide.h"
 #include "workers/tunnel/generation.h"
+#include "workers/tunnel/handover.h"
 #include "workers/tunnel/listener.h"
 #include "workers/tunnel/pressure.h"
 #include "workers/tunnel/probe.h"
@@ -46,6 +47,8 @@ struct state {
 	int64_t buffered;
 };
 
+static void on_handed_over(void *arg);
+
 /* --- configuration --------------------------------------------------------------------------------------------------- */
 
 static void use_table(struct generation *g, int fd)
@@ -65,6 +68,8 @@ static int prepare(void *arg, uint64_t number, struct config *config, char *erro
 	struct state *s = arg;
 	struct tunnel *t = &s->tunnel;
 	size_t n;
+	if (worker_predecessor(t->worker) && !t->current && !t->handover)
+		handover_expect(t, on_handed_over, s);
 	const struct tls_file *files = files_of(s->files, number, &n);
 	struct tls *tls = tls_new(config, files, n, error, size);
 	files_forget(s->files, number);
@@ -164,12 +169,14 @@ static void introduce(void *arg, enum ipc_role role, unsigned index, int fd)
 {
 	struct state *s = arg;
 	struct ipc_channel **slot = peer_slot(&s->tunnel, role);
-	(void)index;
+	if (role == IPC_TUNNEL && index == worker_index(s->tunnel.worker))
+		return handover_peer(&s->tunnel, fd);
 	if (!slot) {
 		close(fd);
 		return;
 	}
-	if (*slot)
+	/* an old policy or router may still answer what it was asked: its channel ends with it */
+	if (*slot && role == IPC_TELEMETRY)
 		ipc_channel_free(*slot);
 	*slot = ipc_channel_new(s->tunnel.base, fd, IPC_TUNNEL, worker_index(s->tunnel.worker), role, from_worker, peer_ended, s);
 	if (role == IPC_TELEMETRY && *slot)
@@ -267,10 +274,29 @@ static void on_drain(evutil_socket_t fd, short what, void *arg)
 {
 	struct state *s = arg;
 	(void)fd, (void)what;
-	if (s->tunnel.n_flows > 0 && now_us() < s->drain_until)
+	if ((s->tunnel.n_flows > 0 || handover_running(&s->tunnel)) && now_us() < s->drain_until)
 		return;
 	records_flush(s->tunnel.records);
 	worker_exit(s->tunnel.worker);
+}
+
+/* What a successor has not got ends as it can. */
+static void drain(void *arg)
+{
+	struct state *s = arg;
+	listeners_drain(s->tunnel.listeners);
+	devices_drain(s->tunnel.devices);
+	flows_drain(&s->tunnel);
+}
+
+/* The predecessor's flows are here. */
+static void on_handed_over(void *arg)
+{
+	struct state *s = arg;
+	if (s->tunnel.draining)
+		return;
+	devices_start(s->tunnel.devices);
+	listeners_start(s->tunnel.listeners);
 }
 
 static void stop(void *arg, unsigned drain_ms)
@@ -280,10 +306,12 @@ static void stop(void *arg, unsigned drain_ms)
 		return;
 	s->tunnel.draining = true;
 	s->drain_until = now_us() + (uint64_t)drain_ms * 1000;
-	listeners_drain(s->tunnel.listeners);
-	devices_drain(s->tunnel.devices);
+	listeners_pause(s->tunnel.listeners);
 	worker_links_drain(s->tunnel.links);
-	flows_drain(&s->tunnel);
+	if (handover_begin(&s->tunnel, drain, s))
+		devices_pause(s->tunnel.devices);
+	else
+		drain(s);
 	struct timeval check = {.tv_usec = DRAIN_CHECK_MS * 1000};
 	event_add(s->drain, &check);
 }

@@ -41,6 +41,10 @@ struct tunnel {
 	unsigned n_parked;
 	uint64_t flow_id;
 	bool draining;
+	struct handover *handover;    /* flows on their way from or to another worker; NULL: none */
+	bool awaiting;                /* the predecessor's flows are still to come */
+	bool handing;                 /* its own are on their way to a successor, or soon will be */
+	bool handed;                  /* a successor has what could go on */
 };
 
 #endif

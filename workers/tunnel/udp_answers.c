@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "workers/tunnel/handover_parcel.h"
 #include "workers/tunnel/udp_flows_internal.h"
 
 #define TAKE_MAX (256u * 1024)    /* of capsules that a flow may have waiting here */
@@ -364,6 +365,18 @@ void udp_answers_restart(struct udp_flow *f)
 	if (f->socket && !f->socket->blocked)
 		send_added(f->socket);
 	capsule_reader_reset(&f->reader);
+}
+
+void udp_answers_hand_over(struct udp_flow *f, struct parcel *parcel)
+{
+	struct udp_socket *s = f->socket;
+	if (s && !s->blocked && f->out.head) {
+		read_out(f);
+		if (!s->blocked)
+			send_added(s);
+	}
+	parcel_put_chunks(parcel, PARCEL_DOWN, &f->out);
+	chunks_clear(&f->out);
 }
 
 void udp_answers_last(struct udp_flow *f)

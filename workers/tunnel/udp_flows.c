@@ -27,7 +27,7 @@ static void all_unref(struct udp_flows *all)
 	free(all);
 }
 
-static void account(struct udp_flow *f)
+void udp_flow_account(struct udp_flow *f)
 {
 	queued_total += f->queue.bytes - f->queued;
 	f->queued = f->queue.bytes;
@@ -45,7 +45,7 @@ void udp_flow_unref(struct udp_flow *f)
 	if (--f->refs > 0)
 		return;
 	datagram_queue_clear(&f->queue);
-	account(f);
+	udp_flow_account(f);
 	chunks_clear(&f->gathered);
 	chunks_clear(&f->out);
 	capsule_reader_reset(&f->reader);
@@ -70,7 +70,7 @@ static void gather_queued(struct udp_flow *f)
 		udp_capsule_put(&f->gathered, f->segments, entry->data, entry->length, entry->segment);
 		datagram_queue_pop(&f->queue);
 	}
-	account(f);
+	udp_flow_account(f);
 }
 
 static void end_if_closing(struct udp_flow *f)
@@ -109,7 +109,7 @@ static void enqueue(struct udp_flow *f, const uint8_t *data, size_t length, uint
 	bool tight = queued_total > config->memory / 8;
 	f->queue.limit = tight && config->datagram_queue > QUEUE_TIGHT ? QUEUE_TIGHT : (size_t)config->datagram_queue;
 	datagram_queue_add(&f->queue, segment, NULL, 0, data, length);
-	account(f);
+	udp_flow_account(f);
 }
 
 void udp_flow_take(struct udp_flow *f, const uint8_t *data, size_t length, uint32_t segment)
@@ -156,7 +156,7 @@ static void drop_queued(struct udp_flow *f)
 		datagram_count_drop(f->all->listener->stats, STATS_LISTENER_DROP_NO_TUNNEL, entry->segment, entry->length);
 		datagram_queue_pop(&f->queue);
 	}
-	account(f);
+	udp_flow_account(f);
 }
 
 static void leg_head(struct leg *leg, const struct head *response, bool end)
@@ -260,6 +260,7 @@ static const struct leg_ops ops = {
 	.waiting = leg_waiting,
 	.joined = leg_joined,
 	.idle = leg_idle,
+	.hand_over = udp_flow_hand_over,
 };
 
 /* --- from the way back -------------------------------------------------------------------------------------------- */
@@ -285,7 +286,7 @@ void udp_flow_break(struct udp_flow *f, enum flow_error error, const char *detai
 
 /* --- begin -------------------------------------------------------------------------------------------------------- */
 
-static struct udp_flow *udp_flow_make(struct udp_flows *all, const struct udp_begin *begin)
+struct udp_flow *udp_flow_make(struct udp_flows *all, const struct udp_begin *begin)
 {
 	const struct config *config = all->tunnel->current->config;
 	struct udp_flow *f = calloc(1, sizeof(*f) + begin->key_length + begin->header_length);

@@ -47,6 +47,12 @@ struct udp_begin {
 	const void *header;                   /* before each datagram of an answer (SOCKS5); copied */
 	size_t header_length;
 };
+/* What a successor is told about its flows' kind: "udp", "transparent"; NULL (at first): they do not go over to one. */
+void udp_flows_hand_over_as(struct udp_flows *flows, const char *kind);
+/* A flow's in leg, as the parcel says (leg_ops.hand_over), joined; the caller makes the flow. NULL: there is one with that key. */
+struct parcel;
+struct leg *udp_flows_restore(struct udp_flows *flows, const struct udp_begin *begin, const struct parcel *parcel);
+const struct origin *udp_flow_origin(const struct leg *leg);
 /* Begins a flow. NULL: the table is full, or the target is none. It may be refused already when this returns. */
 struct udp_flow *udp_flows_begin(struct udp_flows *flows, const struct udp_begin *begin);
 /* A run of datagrams from its client (udp_received): copied into capsules, or into its queue before they can be. */
@@ -59,5 +65,6 @@ void udp_flows_give(struct udp_flows *flows);
 struct udp_flow *udp_flow_ref(struct udp_flow *flow);
 void udp_flow_unref(struct udp_flow *flow);
 void udp_flow_set_socket(struct udp_flow *flow, struct udp_socket *socket);
+static inline struct udp_flow *udp_flow_of(struct leg *leg) { return (struct udp_flow *)leg; }
 
 #endif

@@ -60,6 +60,7 @@ struct udp_flows {
 	struct event *forget;
 	uint64_t seed;                /* nobody can choose addresses that share a bucket */
 	bool closing;
+	const char *kind;             /* see udp_flows_hand_over_as() */
 };
 
 /* udp_flows_table.c */
@@ -72,11 +73,21 @@ void udp_table_remove(struct udp_flow *flow, enum udp_flow_state state);
 /* What event `forget` does. */
 void udp_table_on_forget(evutil_socket_t fd, short what, void *arg);
 
+/* udp_flows_handover.c: the leg's operation */
+bool udp_flow_hand_over(struct leg *leg, struct parcel *parcel);
+
+/* udp_flows.c */
+struct udp_flow *udp_flow_make(struct udp_flows *all, const struct udp_begin *begin);
+/* Its queue has changed. */
+void udp_flow_account(struct udp_flow *flow);
+
 /* udp_answers.c, called by the leg's operations */
 void udp_answers_init(struct udp_flow *flow);
 bool udp_answers_take(struct udp_flow *flow, struct chunks *chunks);
 /* What was taken is read up to its last whole capsule: what follows begins a new stream. */
 void udp_answers_restart(struct udp_flow *flow);
+/* What was taken leaves, but for what the socket does not take now, which goes into the parcel. */
+void udp_answers_hand_over(struct udp_flow *flow, struct parcel *parcel);
 /* Nothing follows what was taken. */
 void udp_answers_last(struct udp_flow *flow);
 /* The flow is closed; deliver: but what was taken still leaves. */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "ipc/log.h"
+#include "workers/tunnel/handover_parcel.h"
 #include "workers/tunnel/source_text.h"
 #include "workers/tunnel/transparent.h"
 #include "workers/tunnel/udp_flows.h"
@@ -99,6 +100,69 @@ static struct udp_flow *begin_captured(struct udp_listener *l, const struct udp_
 	return flow;
 }
 
+/* --- from the predecessor ----------------------------------------------------------------------------------------- */
+
+static const struct sockaddr_storage *address_of(const struct ipc_bytes *bytes, struct sockaddr_storage *out)
+{
+	if (bytes->length != sizeof(*out))
+		return NULL;
+	memcpy(out, bytes->data, sizeof(*out));
+	return out->ss_family == AF_INET || out->ss_family == AF_INET6 ? out : NULL;
+}
+
+/* Whom captured datagrams were for. */
+static struct sockaddr_storage captured_for(const struct key *key)
+{
+	struct sockaddr_storage to = {0};
+	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_addr = key->to, .sin6_port = key->to_port};
+	memcpy(&to, &v6, sizeof(v6));
+	transparent_unmap(&to);
+	return to;
+}
+
+struct leg *udp_listener_restore(struct udp_listener *l, const struct parcel *parcel)
+{
+	const struct ipc_handover_record *r = &parcel->record;
+	struct sockaddr_storage client, local;
+	struct key key;
+	if (r->key.length != sizeof(key) || !address_of(&r->client, &client))
+		return NULL;
+	memcpy(&key, r->key.data, sizeof(key));
+	struct udp_begin how = {.key = &key, .key_length = sizeof(key), .carry = "udp", .client = &client,
+	                        .local = address_of(&r->local, &local), .socket = l->captured ? NULL : l->socket};
+	struct leg *leg = udp_flows_restore(l->flows, &how, parcel);
+	if (leg && l->captured) {
+		struct sockaddr_storage to = captured_for(&key);
+		transparent_answer_by(l->tunnel, udp_flow_of(leg), &to);
+	}
+	return leg;
+}
+
+static void take_entry(void *arg, const struct datagram_entry *e, const uint8_t *data)
+{
+	udp_flow_take(arg, data + e->prefix_length, e->length, e->segment);
+}
+
+bool udp_listener_begin(struct udp_listener *l, const struct parcel *parcel)
+{
+	const struct ipc_handover_record *r = &parcel->record;
+	struct sockaddr_storage client, local;
+	struct key key;
+	if (r->key.length != sizeof(key) || !address_of(&r->client, &client))
+		return false;
+	memcpy(&key, r->key.data, sizeof(key));
+	struct sockaddr_storage to = captured_for(&key);
+	struct udp_received run = {.from = &client, .to = l->captured ? &to : address_of(&r->local, &local)};
+	struct udp_flow *flow = udp_flows_find(l->flows, &key, sizeof(key));
+	if (!flow)
+		flow = l->captured ? begin_captured(l, &run, &key) : begin(l, &run, &key);
+	bool fits = !flow || parcel_each_entry(parcel, PARCEL_IN_QUEUE, take_entry, flow);
+	udp_flows_give(l->flows);
+	return fits;
+}
+
+/* --- reading ------------------------------------------------------------------------------------------------------ */
+
 static void count_losses(struct udp_listener *l, uint32_t n)
 {
 	if (n > 0)
@@ -157,10 +221,18 @@ struct udp_listener *udp_listener_new(struct tunnel *tunnel, struct listener *li
 		log_error("cannot set up UDP socket", "listener=%s error=%s", listener->name, log_value(strerror(-error)));
 	l->socket = udp_socket_new(tunnel, listener->stats, fd);
 	l->flows = udp_flows_new(tunnel, listener, UINT32_MAX, held, arg);
+	udp_flows_hand_over_as(l->flows, captured ? "transparent" : "udp");
 	l->event = event_new(tunnel->base, fd, EV_READ | EV_PERSIST, on_readable, l);
-	if (!l->event || event_add(l->event, NULL) < 0)
+	if (!l->event)
 		abort();
+	udp_listener_read(l, !tunnel->awaiting);
 	return l;
+}
+
+void udp_listener_read(struct udp_listener *l, bool read)
+{
+	if ((read ? event_add(l->event, NULL) : event_del(l->event)) < 0)
+		abort();
 }
 
 int udp_listener_fd(const struct udp_listener *l)

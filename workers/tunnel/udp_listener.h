@@ -12,6 +12,13 @@ struct udp_listener;
  * begin and end). */
 struct udp_listener *udp_listener_new(struct tunnel *tunnel, struct listener *listener, int fd,
                                       void (*held)(void *arg, int change), void *arg);
+/* Reads from now on, or no more for the time being. A new one does not while the worker awaits its predecessor's flows. */
+void udp_listener_read(struct udp_listener *listener, bool read);
+/* A flow of the predecessor: its in leg, joined; the caller makes the flow. NULL: the parcel does not fit, or there is one. */
+struct parcel;
+struct leg *udp_listener_restore(struct udp_listener *listener, const struct parcel *parcel);
+/* One whose tunnel was not open yet begins here. False: the parcel does not fit. */
+bool udp_listener_begin(struct udp_listener *listener, const struct parcel *parcel);
 int udp_listener_fd(const struct udp_listener *listener);
 /* Reads no more. What its flows have taken is still delivered and they end their side; answers leave until they have
  * ended. */

@@ -29,6 +29,10 @@ struct worker_link_wait *worker_link_open(struct worker_links *links, unsigned i
                                           void (*failed)(void *arg, enum flow_error error, const char *detail), void *arg);
 void worker_link_cancel(struct worker_link_wait *wait);
 
+/* For a flow of the predecessor that another worker had asked for: who, and what its decision counts. */
+struct own_origin *worker_link_origin(struct worker_links *links, const char *listener, const char *source, const char *peer);
+struct stats_set *worker_link_stats(struct worker_links *links);
+
 /* At the owner: a request that came by a link (origin->inner). Takes off the fields that tell who asks and what was decided;
  * *origin and *user (malloc'd) are the caller's. NULL: it does not say. */
 struct decision *worker_link_decision(struct worker_links *links, const struct origin *link, struct head *request,
