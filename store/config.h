@@ -283,6 +283,12 @@ struct config *config_parse_layers(const struct config_layer *layers, size_t n, 
  * without. malloc'd; NULL with report where a layer is no YAML. */
 char *config_merged(const struct config_layer *layers, size_t n, bool origins, struct config_report *report);
 
+/* The same with everything that is preset filled in (origin "default"). Fills *origins, where it is not NULL, with {"key", "value", "origin"}
+ * of each value as a JSON array; both malloc'd. */
+char *config_effective(const struct config_layer *layers, size_t n, char **origins, struct config_report *report);
+/* Whether the document, of which nothing else is looked at, has this key at its top. */
+bool config_mentions(const char *text, size_t length, const char *key);
+
 /* --- transport (config_pack.c; msgpack) ---------------------------------------------------------------------------- */
 
 /* malloc'd bytes; 0 or -ENOMEM. */

@@ -94,3 +94,38 @@ char *config_merged(const struct config_layer *layers, size_t n, bool origins, s
 	config_arena_free(nodes);
 	return text;
 }
+
+bool config_mentions(const char *text, size_t length, const char *key)
+{
+	struct config_arena *nodes = config_arena_new(0);
+	struct yaml_fault fault;
+	const struct yaml_node *root = nodes && length <= DOCUMENT_MAX ? yaml_parse(text, length, nodes, &fault) : NULL;
+	const struct yaml_node *value = config_find(root, key);
+	bool found = value && !(value->kind == YAML_SCALAR && value->null);
+
+	config_arena_free(nodes);
+	return found;
+}
+
+char *config_effective(const struct config_layer *layers, size_t n, char **origins, struct config_report *report)
+{
+	struct config_arena *nodes = config_arena_new(0);
+	struct config_parser p = {.name = n ? layers[0].name : "document", .report = report};
+	struct yaml_node nowhere = {.line = 1, .column = 1};
+	const struct yaml_node *merged = nodes && n ? merge_layers(&p, layers, n, nodes) : NULL;
+	struct yaml_node *root = merged ? yaml_copy(nodes, merged) : NULL;
+	char *text = NULL;
+
+	if (origins)
+		*origins = NULL;
+	if (root) {
+		config_fill(nodes, &config_document, root);
+		text = yaml_write(root, true);
+		if (origins && text)
+			*origins = config_origins(root);
+	}
+	if (!text && !p.errors)
+		config_error(&p, &nowhere, n ? "out of memory" : "no document");
+	config_arena_free(nodes);
+	return text;
+}

@@ -66,6 +66,9 @@ void config_check_control(struct config_parser *p, const struct config *config, 
 bool config_is_implied(const struct config *config, const char *listener);
 /* Adds the listeners, clusters and routes that control and controller imply, to a checked document. */
 void config_imply(struct config_parser *p, struct config *config);
+/* config_origins.c: presets of keys that a tree lacks, of the document "default"; and what came from where, as JSON. */
+void config_fill(struct config_arena *arena, const struct config_object *object, struct yaml_node *node);
+char *config_origins(const struct yaml_node *root);
 /* config_derive.c: examines, examined_headers, internal_headers. */
 void config_derive(struct config *config);
 

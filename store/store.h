@@ -49,6 +49,8 @@ int store_refuse(struct store *store, uint64_t version, const char *reason);
 /* v->version 0: none. A version whose record does not check is skipped for the newest older one that was in force: *skipped counts. */
 int store_in_force(struct store *store, struct store_version *v, unsigned *skipped);
 int store_get(struct store *store, uint64_t version, struct store_version *v);
+/* Without texts. */
+int store_peek(struct store *store, uint64_t version, struct store_version *v);
 /* Newest first, without texts; malloc'd array. */
 int store_history(struct store *store, size_t limit, struct store_version **v, size_t *n);
 /* The digest of the last document taken from the file, to tell whether the file changed while we were down. */

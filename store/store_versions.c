@@ -177,6 +177,16 @@ int store_get(struct store *store, uint64_t version, struct store_version *v)
 	return error;
 }
 
+int store_peek(struct store *store, uint64_t version, struct store_version *v)
+{
+	struct txn t;
+
+	store_begin(&t, store, MDB_RDONLY);
+	int error = t.error ? t.error : store_find_version(&t, version, v);
+	store_end(&t);
+	return error;
+}
+
 int store_renumber(struct store *store, uint64_t version, const struct store_layer *layer)
 {
 	struct store_version v;

@@ -22,9 +22,26 @@ static char folder[64];
 
 /* --- the worker -------------------------------------------------------------------------------------------------------- */
 
+/* What the controller's client does when a document has come: an admin request "pend" here. */
+static void pend(struct sync *sync, const struct ipc_admin_request *m)
+{
+	int error = sync_controller_document(sync, (uint64_t)atoll(m->args.v[0]), "ops", "because", m->args.v[1], strlen(m->args.v[1]));
+
+	worker_reply(sync->worker, m->id, error ? 1 : 0, "{}", NULL);
+}
+
+static void confirm(struct sync *sync, const struct ipc_admin_request *m)
+{
+	worker_reply(sync->worker, m->id, store_confirm(sync->store, (uint64_t)atoll(m->args.v[0])) ? 1 : 0, "{}", NULL);
+}
+
 static void on_message(void *arg, enum ipc_type type, const union ipc_any *m, int *fd)
 {
-	if (type == IPC_MSG_CONFIG_SUBMIT)
+	if (type == IPC_MSG_ADMIN_REQUEST && !strcmp(m->admin_request.verb, "pend"))
+		pend(arg, &m->admin_request);
+	else if (type == IPC_MSG_ADMIN_REQUEST && !strcmp(m->admin_request.verb, "confirm"))
+		confirm(arg, &m->admin_request);
+	else if (type == IPC_MSG_CONFIG_SUBMIT)
 		sync_submit(arg, &m->config_submit, *fd);
 	else if (type == IPC_MSG_CONFIG_STORE)
 		sync_store(arg, &m->config_store);
@@ -62,7 +79,7 @@ static struct {
 	bool come, unchanged, compiled;
 	uint64_t generation;
 	unsigned n_errors, status;
-	char error[512], node[64], json[8192];
+	char error[512], node[64], json[65536];
 } got;
 
 static void on_compiled(const struct ipc_config_compiled *m, int fd)
@@ -225,7 +242,7 @@ static void test_documents(void **state)
 	assert_non_null(strstr(got.json, "{\"version\":4,\"state\":\"in force\""));
 	assert_non_null(strstr(got.json, "\"reason\":\"tunnel-0: no\""));
 	assert_true(got.json[0] == '{' && got.json[strlen(got.json) - 1] == '}');
-	admin("config show", "2", "--origin");
+	admin("config show", "2", "--local");
 	assert_non_null(strstr(got.json, "\"document\":\"node: {name: b}\\n\""));
 	admin("config show", NULL, NULL);
 	assert_non_null(strstr(got.json, "\"config\":{\"node\":{\"name\":\"a\""));
@@ -233,6 +250,115 @@ static void test_documents(void **state)
 	assert_non_null(strstr(got.json, "-node: {name: b}\\n+node: {name: a}"));
 	admin("config show", "x", NULL);
 	assert_int_equal(got.status, 2);
+	stop();
+}
+
+#define NAMES_CONTROL "identity: {certificate: c, key: k, authorities: [a]}\n" \
+	"control: {endpoints: ['c:1'], key: 11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=}\n"
+#define BOOT "node: {name: n}\n" NAMES_CONTROL
+#define CLUSTER "clusters: [{name: web, carry: h1, endpoints: ['b:80']}]\n"
+
+static void controller(const char *number_, const char *text)
+{
+	struct ipc_config_submit m = {.action = "controller", .source = "controller", .author = "ops", .version = (uint64_t)atoll(number_)};
+
+	if (text)
+		admin("pend", number_, text);
+	ask(IPC_MSG_CONFIG_SUBMIT, &m, -1);
+}
+
+static void test_controller(void **state)
+{
+	(void)state;
+	start();
+	controller("5", "node: {name: x}\n");
+	assert_non_null(strstr(got.error, "no configuration is in force"));
+	submit("file", A, true);
+	store(1, NULL);
+	controller("5", "node: {max_hops: 3}\n");
+	assert_non_null(strstr(got.error, "names no controllers"));
+	submit("file", BOOT, false);
+	expect(2, "n", 0);
+	store(2, NULL);
+	controller("6", "node: {name: other, max_hops: 0}\n");
+	assert_string_equal(got.error, "controller 6:1:31: node.max_hops: 0 is out of range; expected a whole number from 1 to 255");
+	controller("6", NULL);                    /* once refused it is forgotten */
+	assert_non_null(strstr(got.error, "no such document"));
+	controller("7", "node: {name: other, max_hops: 3}\n" CLUSTER);
+	expect(3, "n", 0);
+	store(3, NULL);
+	admin("confirm", "3", NULL);
+	assert_int_equal(got.status, 0);
+	controller("8", "node: {name: other, max_hops: 3}\n" CLUSTER);       /* the same again, by another number */
+	assert_true(got.unchanged && got.generation == 3);
+	admin("config show", "3", NULL);
+	assert_non_null(strstr(got.json, "\"controller\":{\"number\":8,"));
+	assert_non_null(strstr(got.json, "\"max_hops\":3"));
+	assert_non_null(strstr(got.json, "\"name\":\"hermes-control\""));
+	/* the node's own documents keep the controller's under them, and may use what it brings */
+	submit("apply", BOOT "routes: [{cluster: web}]\n", false);
+	expect(4, "n", 0);
+	store(4, NULL);
+	submit("check", BOOT "routes: [{cluster: web}]\n", false);
+	expect(0, "n", 0);
+	submit("apply", BOOT "node2: 1\n", false);
+	expect(0, "", 1);
+	/* one from the controller that does not fit is refused with its own place */
+	controller("9", "\nroutes: [{cluster: web}]\n");
+	assert_string_equal(got.error, "h.yaml:4:20: routes[0].cluster: there is no cluster \"web\"; expected the name of one of clusters");
+	stop();
+	start();                                  /* again: file as last taken */
+	submit("file", BOOT, true);
+	expect(4, "n", 0);
+	submit("file", BOOT "log: {level: debug}\n", true);                    /* changed meanwhile: the controller's part stays */
+	expect(5, "n", 0);
+	store(5, NULL);
+	admin("config show", "--controller", NULL);
+	assert_non_null(strstr(got.json, "\"document\":\"node: {name: other, max_hops: 3}"));
+	admin("config show", "--origin", NULL);
+	assert_non_null(strstr(got.json, "  max_hops: 3  # controller 8\\n"));
+	assert_non_null(strstr(got.json, "  level: debug  # local\\n"));
+	assert_non_null(strstr(got.json, "  drain_timeout: 30s  # default\\n"));
+	assert_non_null(strstr(got.json, "{\"key\":\"clusters[web].carry\",\"value\":\"h1\",\"origin\":\"controller 8\"}"));
+	admin("config show", "2", "--controller");
+	assert_int_equal(got.status, 1);
+	admin("config show", "--local", "--origin");
+	assert_int_equal(got.status, 2);
+	admin("config diff", "2", "3");
+	assert_non_null(strstr(got.json, "+++ version 3, the controller's part\\n"));
+	/* back to the last confirmed: both parts */
+	ask(IPC_MSG_CONFIG_SUBMIT, &(struct ipc_config_submit){.action = "rollback", .source = "controller"}, -1);
+	expect(6, "n", 0);
+	store(6, NULL);
+	admin("config show", "--local", NULL);
+	assert_null(strstr(got.json, "debug"));
+	assert_non_null(strstr(got.json, "\"number\":8"));
+	admin("config history", NULL, NULL);
+	assert_non_null(strstr(got.json, "\"version\":3,\"state\":\"superseded\""));
+	/* without control the controller's part goes */
+	submit("apply", A, false);
+	expect(7, "a", 0);
+	store(7, NULL);
+	admin("config show", NULL, NULL);
+	assert_non_null(strstr(got.json, "\"controller\":null"));
+	stop();
+}
+
+/* At start: a file that does not go together with what the controller sent leaves the version in force in force. */
+static void test_boot_misfit(void **state)
+{
+	(void)state;
+	start();
+	submit("file", BOOT CLUSTER, true);
+	store(1, NULL);
+	controller("1", "routes: [{cluster: web}]\n");
+	expect(2, "n", 0);
+	store(2, NULL);
+	stop();
+	start();
+	submit("file", BOOT, true);
+	expect(2, "n", 1);
+	assert_string_equal(got.error, "controller 1:1:20: routes[0].cluster: there is no cluster \"web\"; expected the name of one of clusters");
 	stop();
 }
 
@@ -309,6 +435,7 @@ static int remove_folder(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {WITH_FOLDER(test_documents), WITH_FOLDER(test_bad_documents),
-	                                   WITH_FOLDER(test_damaged_store), cmocka_unit_test(test_diff)};
+	                                   WITH_FOLDER(test_damaged_store), cmocka_unit_test(test_diff),
+	                                   WITH_FOLDER(test_controller), WITH_FOLDER(test_boot_misfit)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

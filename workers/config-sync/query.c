@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* config show [VERSION] [--origin], config history, config diff A [B]. */
+/* config show [VERSION] [--origin|--local|--controller], config history, config diff A [B]. */
 #include "ipc/json.h"
 #include "ipc/worker.h"
 #include "store/config.h"
@@ -20,7 +20,7 @@ struct query {
 	uint64_t id;
 	uint64_t versions[2];
 	unsigned n;
-	bool origin;
+	bool origin, local, controller;
 };
 
 static void refuse(const struct query *q, unsigned status, const char *format, ...) __attribute__((format(printf, 3, 4)));
@@ -48,8 +48,10 @@ static bool parse_args(struct query *q, const struct ipc_strs *args)
 {
 	for (size_t i = 0; i < args->n; i++) {
 		char *end;
-		if (!strcmp(args->v[i], "--origin")) {
-			q->origin = true;
+		bool *flag = !strcmp(args->v[i], "--origin") ? &q->origin : !strcmp(args->v[i], "--local") ? &q->local :
+		             !strcmp(args->v[i], "--controller") ? &q->controller : NULL;
+		if (flag) {
+			*flag = true;
 			continue;
 		}
 		errno = 0;
@@ -89,29 +91,81 @@ static void write_version(struct json *j, const struct store_version *v)
 	json_str(j, "name", v->name);
 	json_str(j, "digest", v->digest);
 	json_str(j, "reason", *v->reason ? v->reason : NULL);
+	if (v->confirmed)
+		json_int(j, "confirmed", v->confirmed);
+	else
+		json_raw(j, "confirmed", "null");
+	if (!v->controller.number) {
+		json_raw(j, "controller", "null");
+		return;
+	}
+	json_object(j, "controller");
+	json_uint(j, "number", v->controller.number);
+	json_int(j, "time", v->controller.time);
+	json_str(j, "author", v->controller.author);
+	json_str(j, "reason", *v->controller.reason ? v->controller.reason : NULL);
+	json_str(j, "digest", v->controller.digest);
+	json_end(j);
+}
+
+/* All in one, as text: what is written, and where each value came from. */
+static void write_origins(struct json *j, struct store_version *v)
+{
+	struct config_report report = {0};
+	struct config_layer layers[2];
+	char label[48], *origins = NULL;
+	size_t n = sync_layers(v, layers, label);
+
+	layers[0].name = "local";
+	char *text = config_effective(layers, n, &origins, &report);
+	json_str(j, "document", text);
+	json_raw(j, "origins", origins ? origins : "[]");
+	free(text);
+	free(origins);
+	config_report_free(&report);
+}
+
+static void write_config(struct json *j, const struct store_version *v)
+{
+	struct config_report report = {0};
+	struct config_layer layers[2];
+	char label[48];
+	struct config *config = config_parse_layers(layers, sync_layers(v, layers, label), &report);
+	char *text = config ? config_json(config) : NULL;
+
+	json_raw(j, "config", text ? text : "null");
+	free(text);
+	config_free(config);
+	config_report_free(&report);
 }
 
 static void show(const struct query *q)
 {
-	struct config_report report = {0};
 	struct json j = JSON_INIT;
 	struct store_version v;
 
+	if (q->origin + q->local + q->controller > 1) {
+		refuse(q, 2, "--origin, --local and --controller exclude each other; expected one");
+		return;
+	}
 	if (!fetch(q, q->n ? q->versions[0] : 0, &v))
 		return;
+	if (q->controller && !v.controller.number) {
+		refuse(q, 1, "version %" PRIu64 " has no part from a controller", v.version);
+		store_version_clear(&v);
+		return;
+	}
 	json_object(&j, NULL);
 	write_version(&j, &v);
-	if (q->origin) {
+	if (q->local)
 		json_str_n(&j, "document", v.text, v.length);
-	} else {
-		struct config *config = config_parse(v.name, v.text, v.length, &report);
-		char *text = config ? config_json(config) : NULL;
-		json_raw(&j, "config", text ? text : "null");
-		free(text);
-		config_free(config);
-	}
+	else if (q->controller)
+		json_str_n(&j, "document", v.controller.text, v.controller.length);
+	else if (q->origin)
+		write_origins(&j, &v);
+	else
+		write_config(&j, &v);
 	json_end(&j);
-	config_report_free(&report);
 	store_version_clear(&v);
 	reply(q, &j);
 }
@@ -143,11 +197,28 @@ static void history(const struct query *q)
 	reply(q, &j);
 }
 
+/* Appends the difference of one part to *all; false: out of memory. */
+static bool diff_part(char **all, const struct store_version *a, const struct store_version *b, bool controller)
+{
+	const char *ta = controller ? a->controller.text : a->text, *tb = controller ? b->controller.text : b->text;
+	char from[64], to[64], *joined = NULL;
+
+	snprintf(from, sizeof(from), "version %" PRIu64 "%s", a->version, controller ? ", the controller's part" : "");
+	snprintf(to, sizeof(to), "version %" PRIu64 "%s", b->version, controller ? ", the controller's part" : "");
+	char *text = diff_unified(from, ta ? ta : "", to, tb ? tb : "");
+	if (text && asprintf(&joined, "%s%s", *all ? *all : "", text) < 0)
+		joined = NULL;
+	free(text);
+	free(*all);
+	*all = joined;
+	return joined;
+}
+
 static void diff(const struct query *q)
 {
 	struct store_version a, b = {0};
 	struct json j = JSON_INIT;
-	char from[32], to[32];
+	char *text = NULL;
 
 	if (!q->n) {
 		refuse(q, 2, "which versions? expected config diff A [B], numbers from `config history`");
@@ -156,15 +227,13 @@ static void diff(const struct query *q)
 	if (!fetch(q, q->versions[0], &a))
 		return;
 	if (fetch(q, q->n > 1 ? q->versions[1] : 0, &b)) {
-		snprintf(from, sizeof(from), "version %" PRIu64, a.version);
-		snprintf(to, sizeof(to), "version %" PRIu64, b.version);
-		char *text = diff_unified(from, a.text, to, b.text);
+		bool ok = diff_part(&text, &a, &b, false) && diff_part(&text, &a, &b, true);
 		json_object(&j, NULL);
 		json_uint(&j, "from", a.version);
 		json_uint(&j, "to", b.version);
 		json_str(&j, "diff", text);
 		json_end(&j);
-		j.failed |= !text;
+		j.failed |= !ok;
 		free(text);
 		reply(q, &j);
 	}

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define DOCUMENT_MAX ((size_t)16 * 1024 * 1024)
@@ -42,6 +43,18 @@ void sync_close(struct sync *sync)
 {
 	store_close(sync->store);
 	sync->store = NULL;
+	free(sync->pending.text);
+	sync->pending = (struct store_layer){0};
+}
+
+size_t sync_layers(const struct store_version *v, struct config_layer *layers, char label[48])
+{
+	layers[0] = (struct config_layer){.name = v->name, .text = v->text, .length = v->length};
+	if (!v->controller.number)
+		return 1;
+	snprintf(label, 48, "controller %" PRIu64, v->controller.number);
+	layers[1] = (struct config_layer){.name = label, .text = v->controller.text, .length = v->controller.length};
+	return 2;
 }
 
 /* The version in force with its text, or version 0. */
@@ -115,10 +128,12 @@ static void send_answer(struct sync *sync, struct answer *a)
 	config_report_free(&a->report);
 }
 
-/* Compiles a document into a->fd. Returns whether it did; a's report says why not. */
-static bool compile(struct answer *a, const char *name, const char *text, size_t length)
+/* Compiles a version's documents into a->fd. Returns whether it did; a's report says why not. */
+static bool compile(struct answer *a, const struct store_version *v)
 {
-	struct config *config = config_parse(name, text, length, &a->report);
+	struct config_layer layers[2];
+	char label[48];
+	struct config *config = config_parse_layers(layers, sync_layers(v, layers, label), &a->report);
 	uint8_t *data = NULL;
 	size_t size = 0;
 
@@ -137,7 +152,7 @@ static bool compile(struct answer *a, const char *name, const char *text, size_t
 static bool load(struct answer *a, const struct store_version *v)
 {
 	struct answer own = {.fd = -1};
-	bool ok = v->version && compile(&own, v->name, v->text, v->length);
+	bool ok = v->version && compile(&own, v);
 
 	if (ok) {
 		a->fd = own.fd;
@@ -176,17 +191,15 @@ static void take(char *out, size_t size, const char *text)
 	snprintf(out, size, "%s", text ? text : "");
 }
 
-/* A compiled document becomes a candidate with a number of its own. */
-static bool number(struct sync *sync, struct answer *a, const struct ipc_config_submit *submit, const char *name,
-                   const char *text, size_t length)
+/* A compiled version becomes a candidate with a number of its own. */
+static bool number(struct sync *sync, struct answer *a, const struct ipc_config_submit *submit, struct store_version *v)
 {
-	struct store_version v = {.text = (char *)(uintptr_t)text, .length = length};
 	char line[256];
 
-	take(v.source, sizeof(v.source), submit->source);
-	take(v.author, sizeof(v.author), submit->author);
-	take(v.name, sizeof(v.name), name);
-	int error = add(sync, &v);
+	v->time = 0;
+	take(v->source, sizeof(v->source), submit->source);
+	take(v->author, sizeof(v->author), submit->author);
+	int error = add(sync, v);
 	if (error) {
 		snprintf(line, sizeof(line), "the store did not take the document: %s; nothing was changed", strerror(-error));
 		log_error("store", "error=%s", log_value(strerror(-error)));
@@ -195,7 +208,7 @@ static bool number(struct sync *sync, struct answer *a, const struct ipc_config_
 		a->fd = -1;
 		return false;
 	}
-	a->m.generation = v.version;
+	a->m.generation = v->version;
 	return true;
 }
 
@@ -222,54 +235,156 @@ static bool boot_from_store(struct sync *sync, struct answer *a, const struct st
 	return load(a, v);
 }
 
+static bool same_layer(const struct store_layer *a, const struct store_layer *b)
+{
+	return !a->number == !b->number && (!a->number || !strcmp(a->digest, b->digest));
+}
+
+/* What a document of the node's own becomes: with the controller's layer of `now`, unless it names no controllers (any more). */
+static struct store_version own_version(const struct store_version *now, const char *name, const char *text, size_t length)
+{
+	struct store_version v = {.text = (char *)(uintptr_t)text, .length = length};
+
+	take(v.name, sizeof(v.name), name);
+	digest_of(text, length, v.digest);
+	if (now->version && now->controller.number && config_mentions(text, length, "control"))
+		v.controller = now->controller;
+	return v;
+}
+
 static void submit_document(struct sync *sync, struct answer *a, const struct ipc_config_submit *submit, const char *name,
                             const char *text, size_t length)
 {
 	bool file = !strcmp(submit->action, "file");
-	struct store_version v;
+	struct store_version now;
 
-	in_force(sync, &v);
-	digest_of(text, length, a->digest);
-	if (!submit->boot && v.version && !strcmp(v.digest, a->digest)) {
+	in_force(sync, &now);
+	struct store_version v = own_version(&now, name, text, length);   /* its texts stay others' */
+	memcpy(a->digest, v.digest, sizeof(a->digest));
+	if (!submit->boot && now.version && !strcmp(now.digest, v.digest)) {
 		a->m.unchanged = true;
-		a->m.generation = v.version;
+		a->m.generation = now.version;
 		if (file)
 			store_set_file_digest(sync->store, a->digest);
-	} else if (submit->boot && boot_from_store(sync, a, &v)) {
-		log_info("configuration in force loaded", "version=%" PRIu64, v.version);
-	} else if (compile(a, name, text, length) && number(sync, a, submit, name, text, length) && file) {
+	} else if (submit->boot && boot_from_store(sync, a, &now)) {
+		log_info("configuration in force loaded", "version=%" PRIu64, now.version);
+	} else if (compile(a, &v) && number(sync, a, submit, &v) && file) {
 		sync->from_file = a->m.generation;
 		snprintf(sync->file_digest, sizeof(sync->file_digest), "%s", a->digest);
 	}
-	if (submit->boot && a->fd < 0 && load(a, &v))
+	if (submit->boot && a->fd < 0 && load(a, &now))
 		log_error("configuration file refused", "consequence=%s version=%" PRIu64,
-		          log_value("the version in force is loaded"), v.version);
-	store_version_clear(&v);
+		          log_value("the version in force is loaded"), now.version);
+	store_version_clear(&now);
+}
+
+/* Would this document be taken? With the controller's layer, as it would be. */
+static void submit_check(struct sync *sync, struct answer *a, const char *name, const char *text, size_t length)
+{
+	struct store_version now;
+
+	in_force(sync, &now);
+	struct store_version v = own_version(&now, name, text, length);
+	memcpy(a->digest, v.digest, sizeof(a->digest));
+	compile(a, &v);
+	store_version_clear(&now);
 }
 
 static void submit_rollback(struct sync *sync, struct answer *a, const struct ipc_config_submit *submit)
 {
+	uint64_t wanted = submit->version ? submit->version : store_confirmed(sync->store);
 	struct store_version v, now;
 	char line[128];
-	int error = store_get(sync->store, submit->version, &v);
+	int error = store_get(sync->store, wanted, &v);
 
 	if (error) {
-		snprintf(line, sizeof(line), "version %" PRIu64 " %s", submit->version,
+		snprintf(line, sizeof(line), "version %" PRIu64 " %s", wanted,
 		         error == -ENOENT ? "is not in the store" : error == -EUCLEAN ? "is damaged" : strerror(-error));
 		add_error(a, line);
 		return;
 	}
 	in_force(sync, &now);
 	snprintf(a->digest, sizeof(a->digest), "%s", v.digest);
-	if (now.version && !strcmp(now.digest, v.digest)) {
+	if (now.version && !strcmp(now.digest, v.digest) && same_layer(&now.controller, &v.controller)) {
 		a->m.unchanged = true;
 		a->m.generation = now.version;
-	} else if (compile(a, v.name, v.text, v.length)) {
-		number(sync, a, submit, v.name, v.text, v.length);
+	} else if (compile(a, &v)) {
+		number(sync, a, submit, &v);
 	}
 	store_version_clear(&now);
 	store_version_clear(&v);
 }
+
+/* --- the controller's layer --------------------------------------------------------------------------------------------------- */
+
+int sync_controller_document(struct sync *sync, uint64_t number_, const char *author, const char *reason, const char *text,
+                             size_t length)
+{
+	struct store_layer *p = &sync->pending;
+
+	free(p->text);
+	*p = (struct store_layer){0};
+	if (!number_ || length > DOCUMENT_MAX)
+		return number_ ? -EFBIG : -EINVAL;
+	p->text = malloc(length + 1);
+	if (!p->text)
+		return -ENOMEM;
+	memcpy(p->text, text, length);
+	p->text[length] = '\0';
+	p->length = length;
+	p->number = number_;
+	p->time = (int64_t)time(NULL);
+	take(p->author, sizeof(p->author), author);
+	take(p->reason, sizeof(p->reason), reason);
+	digest_of(text, length, p->digest);
+	return 0;
+}
+
+uint64_t sync_controller_number(struct sync *sync, uint64_t version)
+{
+	struct store_version v;
+
+	return version && !store_peek(sync->store, version, &v) ? v.controller.number : 0;
+}
+
+/* The same text under a later number: nothing to prepare, but the number counts. */
+static void renumber(struct sync *sync, struct answer *a, const struct store_version *now)
+{
+	int error = now->controller.number == sync->pending.number ? 0 : store_renumber(sync->store, now->version, &sync->pending);
+
+	if (error)
+		add_error(a, "the store did not take the controller's number; nothing was changed");
+	a->m.unchanged = !error;
+	a->m.generation = error ? 0 : now->version;
+}
+
+static void submit_controller(struct sync *sync, struct answer *a, const struct ipc_config_submit *submit)
+{
+	struct store_layer *pending = &sync->pending;
+	struct store_version now, v;
+
+	in_force(sync, &now);
+	if (!pending->number || pending->number != submit->version) {
+		add_error(a, "there is no such document from the controller");
+	} else if (!now.version) {
+		add_error(a, "no configuration is in force");
+	} else if (!config_mentions(now.text, now.length, "control")) {
+		add_error(a, "the node's own document names no controllers (control)");
+	} else if (same_layer(&now.controller, pending)) {
+		renumber(sync, a, &now);
+	} else {
+		v = now;                              /* the texts stay now's and pending's */
+		v.controller = *pending;
+		if (compile(a, &v))
+			number(sync, a, submit, &v);
+	}
+	snprintf(a->digest, sizeof(a->digest), "%s", now.digest);
+	store_version_clear(&now);
+	free(pending->text);
+	*pending = (struct store_layer){0};
+}
+
+/* --- submitting ------------------------------------------------------------------------------------------------------------------ */
 
 static void submit_load(struct sync *sync, struct answer *a)
 {
@@ -295,18 +410,19 @@ void sync_submit(struct sync *sync, const struct ipc_config_submit *submit, int 
 	known.action = action;
 	if (!strcmp(action, "rollback"))
 		submit_rollback(sync, &a, &known);
+	else if (!strcmp(action, "controller"))
+		submit_controller(sync, &a, &known);
 	else if (!strcmp(action, "load"))
 		submit_load(sync, &a);
 	else if (strcmp(action, "file") && strcmp(action, "apply") && strcmp(action, "check"))
-		add_error(&a, "unknown action; expected file, apply, check, rollback or load");
+		add_error(&a, "unknown action; expected file, apply, check, controller, rollback or load");
 	else if (!read_document(&a, name, fd, &text, &length)) {
 		in_force(sync, &v);
 		if (submit->boot)
 			load(&a, &v);
 		store_version_clear(&v);
 	} else if (!strcmp(action, "check")) {
-		digest_of(text, length, a.digest);
-		compile(&a, name, text, length);
+		submit_check(sync, &a, name, text, length);
 	} else {
 		submit_document(sync, &a, &known, name, text, length);
 	}

@@ -12,11 +12,16 @@ struct sync {
 	struct store *store;
 	uint64_t from_file;           /* the version whose document came from the file and waits for CONFIG_STORE; 0: none */
 	char file_digest[65];         /* that document's */
+	struct store_layer pending;   /* from the controller, until it is asked for; number 0: none */
 };
 
 /* Opens the store in folder; one that is damaged as a whole is moved aside, loudly. 0 or -errno. */
 int sync_open(struct sync *sync, const char *folder);
 void sync_close(struct sync *sync);
+
+/* A version's documents, one or two, the one that wins first; label holds the second's name. Returns how many. */
+struct config_layer;
+size_t sync_layers(const struct store_version *v, struct config_layer *layers, char label[48]);
 
 /* fd: the document, or -1; stays the caller's. Answers with CONFIG_COMPILED. */
 void sync_submit(struct sync *sync, const struct ipc_config_submit *submit, int fd);
