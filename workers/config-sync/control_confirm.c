@@ -22,7 +22,7 @@
 static bool is_controllers(const struct control *c, uint64_t generation)
 {
 	struct store_version v = {0};
-	bool is = !store_get(c->sync->store, generation, &v) && !strcmp(v.source, "controller");
+	bool is = !store_peek(c->sync->store, generation, &v) && !strcmp(v.source, "controller");
 
 	store_version_clear(&v);
 	return is;
