@@ -101,7 +101,7 @@ static uint64_t valid_until(uint32_t ms)
 	return ms == UINT32_MAX ? UINT64_MAX : now_us() + (uint64_t)ms * 1000;
 }
 
-struct decision *decision_new(struct tunnel *tunnel, const struct ipc_decision *m)
+struct decision *decision_of_message(struct tunnel *tunnel, const struct ipc_decision *m)
 {
 	struct decision *d = calloc(1, sizeof(*d));
 	if (!d)
@@ -416,7 +416,7 @@ void ask_answered(struct ask *ask, const struct ipc_decision *message)
 	bool keep = message->generation == current && memcmp(entry->key, &current, sizeof(current)) == 0;
 	if (message->status == 403)
 		stats_add(ask->tunnel->self, STATS_WORKER_DENIED, 1);
-	settle(ask, entry, decision_new(ask->tunnel, message), keep ? message->valid_ms : 0);
+	settle(ask, entry, decision_of_message(ask->tunnel, message), keep ? message->valid_ms : 0);
 }
 
 /* --- time and change ------------------------------------------------------------------------------------------------- */

@@ -22,7 +22,7 @@ struct decision {
 };
 void decision_unref(struct decision *decision);
 /* A copy of what a message says. */
-struct decision *decision_new(struct tunnel *tunnel, const struct ipc_decision *message);
+struct decision *decision_of_message(struct tunnel *tunnel, const struct ipc_decision *message);
 
 struct ask;
 struct ask_query;

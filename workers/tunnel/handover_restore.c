@@ -87,7 +87,7 @@ static struct decision *decision_of(struct tunnel *tunnel, const struct ipc_hand
 		.remove_headers = r->remove_headers, .retry_on = r->retry_on, .retry_attempts = r->retry_attempts,
 		.per_try_timeout = r->per_try_timeout, .request_timeout = r->request_timeout, .idle_timeout = r->idle_timeout,
 		.move = r->move, .valid_ms = UINT32_MAX};
-	struct decision *d = decision_new(tunnel, &m);
+	struct decision *d = decision_of_message(tunnel, &m);
 	d->valid_until = r->valid_until;
 	if (r->inner)
 		d->cluster_stats = worker_link_stats(tunnel->links);
