@@ -35,7 +35,7 @@ _hermes_admin_words() {
 	ping*) echo "--count --interval --max-hops --user --header --listener --cluster" ;;
 	traceroute*) echo "--count --max-hops --user --header --method --listener --cluster" ;;
 	config) echo "check apply show diff history rollback" ;;
-	"config show"*) echo "--origin" ;;
+	"config show"*) echo "--origin --local --controller" ;;
 	log) echo "level" ;;
 	"log level") echo "debug info warn error" ;;
 	esac

@@ -81,6 +81,15 @@ static bool fetch(const struct query *q, uint64_t version, struct store_version 
 	return false;
 }
 
+/* Unix seconds; 0: null. */
+static void write_time(struct json *j, const char *key, int64_t when)
+{
+	if (when)
+		json_int(j, key, when);
+	else
+		json_raw(j, key, "null");
+}
+
 static void write_version(struct json *j, const struct store_version *v)
 {
 	json_uint(j, "version", v->version);
@@ -91,21 +100,14 @@ static void write_version(struct json *j, const struct store_version *v)
 	json_str(j, "name", v->name);
 	json_str(j, "digest", v->digest);
 	json_str(j, "reason", *v->reason ? v->reason : NULL);
-	if (v->confirmed)
-		json_int(j, "confirmed", v->confirmed);
+	write_time(j, "confirmed", v->confirmed);
+	if (v->controller.number)
+		json_uint(j, "controller", v->controller.number);
 	else
-		json_raw(j, "confirmed", "null");
-	if (!v->controller.number) {
 		json_raw(j, "controller", "null");
-		return;
-	}
-	json_object(j, "controller");
-	json_uint(j, "number", v->controller.number);
-	json_int(j, "time", v->controller.time);
-	json_str(j, "author", v->controller.author);
-	json_str(j, "reason", *v->controller.reason ? v->controller.reason : NULL);
-	json_str(j, "digest", v->controller.digest);
-	json_end(j);
+	write_time(j, "controller_time", v->controller.number ? v->controller.time : 0);
+	json_str(j, "controller_author", v->controller.number ? v->controller.author : NULL);
+	json_str(j, "controller_reason", *v->controller.reason ? v->controller.reason : NULL);
 }
 
 /* All in one, as text: what is written, and where each value came from. */
