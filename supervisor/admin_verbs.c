@@ -62,7 +62,8 @@ static const struct admin_column cluster_columns[] = {
 static const struct admin_column history_columns[] = {
 	{"VERSION", "version", ADMIN_COUNT}, {"SUBMITTED", "time", ADMIN_TIME}, {"STATE", "state", ADMIN_TEXT},
 	{"SOURCE", "source", ADMIN_TEXT},    {"AUTHOR", "author", ADMIN_TEXT},  {"NAME", "name", ADMIN_TEXT},
-	{"REASON", "reason", ADMIN_TEXT},    {NULL, NULL, ADMIN_TEXT},
+	{"CONTROLLER", "controller", ADMIN_COUNT}, {"CONFIRMED", "confirmed", ADMIN_TIME}, {"REASON", "reason", ADMIN_TEXT},
+	{NULL, NULL, ADMIN_TEXT},
 };
 static const struct admin_column level_columns[] = {{"level", "level", ADMIN_TEXT}, {NULL, NULL, ADMIN_TEXT}};
 static const struct admin_column nothing[] = {{NULL, NULL, ADMIN_TEXT}};
@@ -90,7 +91,7 @@ static const struct admin_verb verbs[] = {
 	{"traceroute", NULL, 1, 200, "[--count N] [--max-hops N] [--user U] [--header NAME=VALUE]... [--method M] [--listener L] [--cluster C] TARGET", "the way to a target through the overlay, hop by hop", NULL, nothing, admin_traceroute, NULL, false},
 	{"config", "check", 1, 1, "FILE|-", "would this document be taken?", NULL, nothing, NULL, admin_print_change, true},
 	{"config", "apply", 1, 1, "FILE|-", "take this document, or say why not", NULL, nothing, NULL, admin_print_change, true},
-	{"config", "show", 0, 2, "[VERSION] [--origin]", "a version (default: the one in force) with all defaults, secrets as ***; --origin: as written", NULL, nothing, NULL, admin_print_document, false},
+	{"config", "show", 0, 2, "[VERSION] [--origin|--local|--controller]", "a version (default: the one in force) with all defaults, secrets as ***; --origin: and where each value came from; --local, --controller: the node's own document, the controller's", NULL, nothing, NULL, admin_print_document, false},
 	{"config", "diff", 1, 2, "VERSION [VERSION]", "what changed from one version to another (default: to the one in force)", NULL, nothing, NULL, admin_print_document, false},
 	{"config", "history", 0, 0, "", "the versions that the store holds", "versions", history_columns, NULL, NULL, false},
 	{"config", "rollback", 1, 1, "VERSION", "put a version back in force", NULL, nothing, NULL, admin_print_change, false},

@@ -317,7 +317,7 @@ static const struct verb verbs[] = {
 enum level verb_level(const struct verb *verb, const struct ipc_strs *args)
 {
 	/* documents as they were written hold what config show shows as *** */
-	if (verb->role == IPC_CONFIG_SYNC && has(args, "--origin"))
+	if (verb->role == IPC_CONFIG_SYNC && (has(args, "--origin") || has(args, "--local") || has(args, "--controller")))
 		return LEVEL_ADMINISTER;
 	return verb->level;
 }
