@@ -25,6 +25,8 @@ struct nodes;
 struct rollout;
 struct objectives;
 struct keeper_client;
+struct polls;
+struct enrolment;
 
 struct controller {
 	struct worker *worker;
@@ -35,9 +37,11 @@ struct controller {
 	struct rollout *rollout;
 	struct objectives *objectives;
 	struct keeper_client *keeper;
+	struct polls *polls;          /* polls.c: nodes that wait for a configuration */
+	struct enrolment *enrolment;  /* enrolment.c: tokens and certificates */
 };
 
-/* keeper_client.c: asks hermes-keeper. done once, unless the controller ends before: error NULL when done. */
+/* keeper_client.c: asks hermes-keeper. done once, error NULL when done; while the controller ends, too. */
 typedef void keeper_done(void *arg, const char *text, const char *error);
 void keeper_ask(struct keeper_client *keeper, const char *op, const char *const *args, size_t n_args, const char *text,
                 size_t length, keeper_done *done, void *arg);

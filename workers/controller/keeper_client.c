@@ -187,10 +187,8 @@ void keeper_client_free(struct keeper_client *k)
 {
 	if (!k)
 		return;
-	for (struct question *q; (q = TAILQ_FIRST(&k->questions));) {
-		TAILQ_REMOVE(&k->questions, q, link);
-		question_free(q);
-	}
+	for (struct question *q; (q = TAILQ_FIRST(&k->questions));)
+		settle(q, NULL, "the controller ends");
 	if (k->channel)
 		ipc_channel_free(k->channel);
 	free(k);
