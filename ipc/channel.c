@@ -34,6 +34,7 @@ struct ipc_channel {
 	enum state state;
 	enum ipc_role self, peer;
 	uint32_t peer_index, peer_pid;
+	char peer_version[32];
 	struct event *read_event, *write_event;
 	ipc_handler *handler;
 	ipc_ended *ended;
@@ -231,6 +232,7 @@ static const char *accept_hello(struct ipc_channel *ch, const struct ipc_hello *
 	}
 	ch->peer_index = hello->index;
 	ch->peer_pid = hello->pid;
+	snprintf(ch->peer_version, sizeof(ch->peer_version), "%s", hello->version ? hello->version : "");
 	ch->state = CHANNEL_OPEN;
 	return NULL;
 }
@@ -449,6 +451,11 @@ enum ipc_role ipc_peer_role(const struct ipc_channel *ch)
 unsigned ipc_peer_pid(const struct ipc_channel *ch)
 {
 	return ch->peer_pid;
+}
+
+const char *ipc_peer_version(const struct ipc_channel *ch)
+{
+	return ch->peer_version;
 }
 
 size_t ipc_backlog(const struct ipc_channel *ch)

@@ -32,6 +32,7 @@ int ipc_send(struct ipc_channel *channel, enum ipc_type type, const void *messag
 unsigned ipc_peer_index(const struct ipc_channel *channel);
 enum ipc_role ipc_peer_role(const struct ipc_channel *channel);
 unsigned ipc_peer_pid(const struct ipc_channel *channel);
+const char *ipc_peer_version(const struct ipc_channel *channel);   /* "" before; at most 31 bytes */
 /* Bytes waiting to be sent: a sender with much to say pauses above a mark of its own. */
 size_t ipc_backlog(const struct ipc_channel *channel);
 /* Reads nothing more until told otherwise. */

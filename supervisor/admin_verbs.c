@@ -1,4 +1,5 @@
 #include "supervisor/admin_verbs.h"
+#include "supervisor/admin_domain.h"
 
 #include <string.h>
 
@@ -76,7 +77,7 @@ static const struct admin_verb verbs[] = {
 	{"status", NULL, 0, 2, "[--check live|ready]", "how it is; --check: by the exit status", NULL, status_columns, NULL, NULL, false},
 	{"wait", "ready", 0, 2, "[--timeout S]", "wait until every worker serves (default 30 s)", NULL, nothing, admin_wait, NULL, false},
 	{"workers", "list", 0, 0, "", "the worker processes", "workers", worker_columns, NULL, NULL, false},
-	{"workers", "restart", 1, 1, "NAME", "replace one worker, orderly", NULL, nothing, NULL, NULL, false},
+	{"workers", "restart", 0, 1, "[NAME|all]", "replace one worker, or all one after another, by what is on disk; nobody notices", NULL, nothing, admin_restart, NULL, false},
 	{"listeners", "list", 0, 0, "", "where traffic comes in", "listeners", listener_columns, NULL, NULL, false},
 	{"flows", "list", 0, 0, "", "what is carried now", "flows", flow_columns, NULL, NULL, false},
 	{"flows", "show", 1, 1, "ID", "one flow", NULL, flow_pairs, NULL, NULL, false},
@@ -102,23 +103,42 @@ static const struct admin_verb verbs[] = {
 	{"bugreport", NULL, 0, 0, "", "everything that a report of a fault needs, as one JSON document, redacted", NULL, nothing, admin_bugreport, NULL, false},
 };
 
+/* How many words of argv the verb takes ("controller", "token create": three), 0: it is another. */
+static int matches(const struct admin_verb *v, int argc, char **argv)
+{
+	const char *at = v->verb;
+	int n = 1;
+	if (argc < 1 || strcmp(v->noun, argv[0]))
+		return 0;
+	for (; at; n++) {
+		size_t length = strcspn(at, " ");
+		if (n >= argc || strncmp(at, argv[n], length) || argv[n][length])
+			return 0;
+		at = at[length] ? at + length + 1 : NULL;
+	}
+	return n;
+}
+
+static const struct admin_verb *nth(size_t i)
+{
+	const size_t own = sizeof(verbs) / sizeof(*verbs);
+	return i < own ? &verbs[i] : i - own < n_domain_verbs ? &domain_verbs[i - own] : NULL;
+}
+
 const struct admin_verb *admin_verb_find(int argc, char **argv, int *matched)
 {
-	for (size_t i = 0; argc > 0 && i < sizeof(verbs) / sizeof(*verbs); i++) {
-		const struct admin_verb *v = &verbs[i];
-		if (strcmp(v->noun, argv[0]) || (v->verb && (argc < 2 || strcmp(v->verb, argv[1]))))
-			continue;
-		*matched = v->verb ? 2 : 1;
-		return v;
-	}
+	const struct admin_verb *v;
+	for (size_t i = 0; (v = nth(i)); i++)
+		if ((*matched = matches(v, argc, argv)))
+			return v;
 	return NULL;
 }
 
 int admin_verbs_usage(FILE *out, const char *noun)
 {
+	const struct admin_verb *v;
 	int shown = 0;
-	for (size_t i = 0; i < sizeof(verbs) / sizeof(*verbs); i++) {
-		const struct admin_verb *v = &verbs[i];
+	for (size_t i = 0; (v = nth(i)); i++) {
 		if (noun && strcmp(noun, v->noun))
 			continue;
 		fprintf(out, "  %s%s%s %s\n        %s\n", v->noun, v->verb ? " " : "", v->verb ? v->verb : "", v->usage, v->help);

@@ -44,6 +44,7 @@ int admin_wait(const struct admin_call *call);
 int admin_watch(const struct admin_call *call);
 int admin_stop(const struct admin_call *call);
 int admin_bugreport(const struct admin_call *call);
+int admin_restart(const struct admin_call *call);   /* admin_restart.c */
 void admin_print_decision(const json_t *document);
 void admin_print_change(const json_t *document);
 void admin_print_document(const json_t *document);

@@ -4,6 +4,7 @@
 #include "supervisor/files.h"
 #include "supervisor/listeners.h"
 #include "supervisor/pool.h"
+#include "supervisor/replace.h"
 #include "supervisor/supervisor.h"
 #include "supervisor/tun_queues.h"
 
@@ -153,6 +154,7 @@ static void finish(struct change *ch, bool ok)
 	lines_clear(&result.warnings);
 	request_free(r);
 	start_next(ch);
+	replace_progress(ch->supervisor->replace);
 }
 
 /* Refused: nothing has changed, and the history says why. */
@@ -213,7 +215,7 @@ static void commit_workers(struct supervisor *s)
 			continue;
 		c->generation = generation;
 		if (c->state == CHILD_READY)
-			child_set_state(c, CHILD_SERVING);
+			pool_serves(c);
 	}
 }
 
@@ -341,7 +343,7 @@ static void renew(struct change *ch)
 static void start_next(struct change *ch)
 {
 	struct request *r = STAILQ_FIRST(&ch->queue);
-	if (ch->request || !r)
+	if (ch->request || !r || replace_busy(ch->supervisor->replace))
 		return;
 	STAILQ_REMOVE_HEAD(&ch->queue, link);
 	ch->queued--;
@@ -353,6 +355,16 @@ static void start_next(struct change *ch)
 	}
 	set_phase(ch, PHASE_SYNC);
 	change_progress(ch);
+}
+
+bool change_idle(const struct change *ch)
+{
+	return !ch->request && STAILQ_EMPTY(&ch->queue);
+}
+
+void change_resume(struct change *ch)
+{
+	start_next(ch);
 }
 
 static char *copy(const char *text)

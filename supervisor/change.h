@@ -32,6 +32,10 @@ void change_forget(struct change *change, const void *arg);
 /* Whether workers are preparing a new generation: no time to hand them the old one. */
 bool change_preparing(const struct change *change);
 
+/* None is under way, and none waits. While a worker is being replaced none is begun: then change_resume() goes on. */
+bool change_idle(const struct change *change);
+void change_resume(struct change *change);
+
 /* From child.c and pool.c */
 void change_compiled(struct change *change, struct child *child, const struct ipc_config_compiled *m, int *fd);
 void change_prepared(struct change *change, struct child *child, uint64_t generation, const char *error);

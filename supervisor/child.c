@@ -18,10 +18,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define START_LIMIT_MS 10000    /* from fork to READY */
 #define ATTACH_LIMIT_MS 10000   /* from PREPARE to PREPARED, of a replacement */
 #define STOP_GRACE_MS 1000      /* on top of the drain */
+#define SEATS 16                /* of a place; policy and router know 1,024 numbers (ipc/worker.c) */
 
 static const char *const state_names[] = {
 	[CHILD_STARTING] = "starting", [CHILD_READY] = "ready",       [CHILD_PREPARING] = "preparing",
@@ -120,17 +122,21 @@ static void on_ended(struct ipc_channel *channel, const char *reason, void *arg)
 
 /* --- life ----------------------------------------------------------------------------------------------------------- */
 
-struct child *child_start(struct supervisor *s, struct slot *slot)
+struct child *child_start(struct supervisor *s, struct slot *slot, bool fresh, char *error, size_t size)
 {
-	int fd = -1;
+	int fd = -1, executable = -1;
 	struct child *c = calloc(1, sizeof(*c));
-	pid_t pid = c ? spawn_worker(&s->spawner, slot->role, slot->index, &fd) : -ENOMEM;
+	pid_t pid = c ? spawn_worker(&s->spawner, slot->role, slot->index, fresh, &fd, &executable) : -ENOMEM;
 	if (pid < 0) {
 		log_error("worker not started", "worker=%s error=%s", slot->name, log_value(strerror((int)-pid)));
+		snprintf(error, size, "%s", strerror((int)-pid));
 		free(c);
 		return NULL;
 	}
-	*c = (struct child){.supervisor = s, .slot = slot, .pid = pid, .started = clock_ms(), .pong_at = clock_ms()};
+	*c = (struct child){
+		.supervisor = s, .slot = slot, .pid = pid, .started = clock_ms(), .pong_at = clock_ms(), .executable = executable,
+		.seat = slot->index + POOL_TUNNELS_MAX * (slot->incarnations++ % SEATS),
+	};
 	child_set_state(c, CHILD_STARTING);
 	c->channel = ipc_channel_new(s->base, fd, IPC_SUPERVISOR, 0, slot->role, on_message, on_ended, c);
 	log_info("worker started", "worker=%s worker_pid=%d", slot->name, (int)pid);
@@ -143,7 +149,14 @@ void child_free(struct child *c)
 		return;
 	if (c->channel)
 		ipc_channel_free(c->channel);
+	if (c->executable >= 0)
+		close(c->executable);
 	free(c);
+}
+
+const char *child_version(const struct child *c)
+{
+	return c->channel ? ipc_peer_version(c->channel) : "";
 }
 
 bool child_send(struct child *c, enum ipc_type type, const void *message, int fd)
@@ -165,8 +178,17 @@ void child_stop(struct child *c, unsigned drain_ms)
 	if (c->state == CHILD_DEAD)
 		return;
 	child_set_state(c, CHILD_STOPPING);
+	c->stop_at = 0;
 	c->deadline = clock_ms() + drain_ms + STOP_GRACE_MS;
 	child_send(c, IPC_MSG_STOP, &(struct ipc_stop){.drain_ms = drain_ms}, -1);
+}
+
+void child_retire(struct child *c, unsigned linger_ms)
+{
+	if (c->state == CHILD_DEAD)
+		return;
+	child_set_state(c, CHILD_STOPPING);
+	c->stop_at = clock_ms() + linger_ms;
 }
 
 void child_kill(struct child *c, const char *why)

@@ -6,6 +6,7 @@
 #include "supervisor/control_internal.h"
 #include "supervisor/explain.h"
 #include "supervisor/inquire.h"
+#include "supervisor/replace.h"
 #include "supervisor/supervisor.h"
 
 #include <errno.h>
@@ -35,6 +36,7 @@ void control_ask_free(struct ask *a)
 	change_forget(a->control->supervisor->change, a);
 	explain_forget(a->control->supervisor->explain, a);
 	inquire_forget(a->control->supervisor->inquiries, a);
+	replace_forget(a->control->supervisor->replace, a);
 	if (a->limit)
 		event_free(a->limit);
 	lines_clear(&a->errors);

@@ -151,7 +151,7 @@ void control_worker_replied(struct control *control, struct child *child, const 
 	LIST_FOREACH(a, &control->asks, link)
 		if (a->own == m->id)
 			break;
-	if (!a || child->slot->child != child || !tick_off(a, child->slot))
+	if (!a || !tick_off(a, child->slot))
 		return;
 	take_reply(a, child->slot->role, m, fd);
 	if (m->more)

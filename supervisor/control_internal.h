@@ -83,6 +83,9 @@ char *merge_by_name(const char *list);
 /* Answers and frees. json: one document or NULL; error: for people or NULL. */
 void ask_answer(struct ask *ask, unsigned status, const char *json, const char *error);
 void ask_answer_json(struct ask *ask, unsigned status, struct json *json);
+/* `workers restart` (control_restart.c). */
+void control_restart_all(struct ask *ask, const char *why);
+void control_workers_restart(struct ask *ask, const struct ipc_strs *args, int *fd);
 /* Puts the question to workers (ROUTE_ROLE, ROUTE_LIST, ROUTE_ONE). */
 void ask_workers(struct ask *ask, const struct ipc_strs *args);
 void control_ask_free(struct ask *ask);

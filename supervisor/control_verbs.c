@@ -136,22 +136,6 @@ static void do_workers(struct ask *a, const struct ipc_strs *args, int *fd)
 	ask_answer_json(a, 0, &j);
 }
 
-static void do_worker_restart(struct ask *a, const struct ipc_strs *args, int *fd)
-{
-	struct slot *slot = args->n == 1 ? pool_find_name(supervisor_of(a)->pool, args->v[0]) : NULL;
-	(void)fd;
-	if (args->n != 1)
-		ask_answer(a, 2, NULL, "usage: workers restart NAME");
-	else if (!slot)
-		ask_answer(a, 1, NULL, "no such worker: `hermes-admin workers list` shows them");
-	else if (!slot->child)
-		ask_answer(a, 1, NULL, "it is being started already");
-	else {
-		pool_replace(slot, "an operator asked for it");
-		ask_answer(a, 0, "{\"restarted\":true}", NULL);
-	}
-}
-
 static void do_listeners(struct ask *a, const struct ipc_strs *args, int *fd)
 {
 	struct json j = JSON_INIT;
@@ -289,7 +273,7 @@ static const struct verb verbs[] = {
 	{.name = "status", .level = LEVEL_READ, .handler = do_status},
 	{.name = "wait ready", .level = LEVEL_READ, .handler = do_wait},
 	{.name = "workers list", .level = LEVEL_READ, .handler = do_workers},
-	{.name = "workers restart", .level = LEVEL_OPERATE, .handler = do_worker_restart},
+	{.name = "workers restart", .level = LEVEL_OPERATE, .handler = control_workers_restart},
 	{.name = "listeners list", .level = LEVEL_READ, .handler = do_listeners},
 	{.name = "flows list", .level = LEVEL_READ, .route = ROUTE_LIST, .role = IPC_TUNNEL, .key = "flows"},
 	{.name = "flows show", .level = LEVEL_READ, .route = ROUTE_ONE, .role = IPC_TUNNEL},

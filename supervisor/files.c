@@ -264,10 +264,11 @@ void files_send(struct files *f, struct child *child, uint64_t generation, bool 
 
 static void send_to_all(struct files *f, const struct entry *e)
 {
-	struct slot *slot;
-	TAILQ_FOREACH(slot, pool_slots(f->supervisor->pool), link) {
-		struct child *c = slot->child;
-		if (c && (c->state == CHILD_SERVING || c->state == CHILD_PREPARING) && e->roles & IPC_BIT(slot->role))
+	struct child *c, *next;
+	for (c = TAILQ_FIRST(pool_children(f->supervisor->pool)); c; c = next) {
+		next = TAILQ_NEXT(c, link);
+		bool told = c->state == CHILD_SERVING || c->state == CHILD_PREPARING || c->state == CHILD_STOPPING;
+		if (told && e->roles & IPC_BIT(c->slot->role))
 			send_entry(e, c, 0);
 	}
 }

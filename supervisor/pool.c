@@ -1,5 +1,4 @@
-#include "supervisor/pool.h"
-#include "ipc/json.h"
+#include "supervisor/pool_internal.h"
 #include "ipc/log.h"
 #include "supervisor/change.h"
 #include "supervisor/clock.h"
@@ -8,6 +7,7 @@
 #include "supervisor/folders.h"
 #include "supervisor/introduce.h"
 #include "supervisor/listeners.h"
+#include "supervisor/replace.h"
 #include "supervisor/supervisor.h"
 #include "supervisor/tun_queues.h"
 #include "store/config.h"
@@ -25,17 +25,6 @@
 #define BACKOFF_MAX_MS 10000   /* ... up to this */
 #define BOOT_FAILURES 3        /* while booting, a worker that fails so often is hopeless */
 #define TUNNELS_DEFAULT_MAX 8
-#define HELPER_STOP_MS 1000    /* for workers that have no flows to drain */
-
-TAILQ_HEAD(children, child);
-
-struct pool {
-	struct supervisor *supervisor;
-	struct slots slots;
-	struct children children;     /* also those that drain or are dead and not reaped */
-	bool stopping;
-	unsigned drain_ms;
-};
 
 static void restart_cb(evutil_socket_t fd, short what, void *arg);
 
@@ -74,16 +63,28 @@ void pool_free(struct pool *p)
 	free(p);
 }
 
-/* Of most roles two at a time would be one too many: who writes a store, makes devices, or listens alone. */
+/* Of who writes files two at a time would be one too many. */
 static bool must_wait(const struct slot *slot)
 {
 	const struct child *c;
-	if (slot->role == IPC_TUNNEL || slot->role == IPC_POLICY || slot->role == IPC_ROUTER)
+	if (!(IPC_BIT(slot->role) & (IPC_SYNC | IPC_CTL | IPC_KEEP)))
 		return false;
 	TAILQ_FOREACH(c, &slot->supervisor->pool->children, link)
 		if (c->slot == slot)
 			return true;
 	return false;
+}
+
+/* fresh: the program as it is on disk now, which an upgrade may just have brought; else the one that was found good. After some
+ * failures of that, every other try is with what is on disk. */
+static struct child *start(struct slot *slot, bool fresh, char *error, size_t size)
+{
+	struct pool *p = slot->supervisor->pool;
+	bool other = slot->failures >= BOOT_FAILURES && slot->failures % 2;
+	struct child *c = child_start(slot->supervisor, slot, fresh || other, error, size);
+	if (c)
+		TAILQ_INSERT_TAIL(&p->children, c, link);
+	return c;
 }
 
 /* When the one before has not ended, its end brings us here again. */
@@ -95,12 +96,13 @@ static void fill(struct slot *slot)
 	int error = folders_make_role(slot->supervisor, slot->role);
 	if (error)
 		log_error("folder not made", "worker=%s error=%s", slot->name, log_value(strerror(-error)));
-	slot->child = child_start(slot->supervisor, slot);
-	if (slot->child) {
-		TAILQ_INSERT_TAIL(&p->children, slot->child, link);
+	char why[160] = "";
+	slot->child = start(slot, slot->fresh, why, sizeof(why));
+	slot->fresh = false;
+	if (slot->child)
 		return;
-	}
-	snprintf(slot->last_end, sizeof(slot->last_end), "could not be started");
+	snprintf(slot->last_end, sizeof(slot->last_end), "could not be started: %s", why);
+	replace_not_started(slot->supervisor->replace, slot, slot->last_end);
 	slot->failures++;
 	struct timeval later = {.tv_sec = 1};
 	event_add(slot->restart, &later);
@@ -202,6 +204,20 @@ void pool_set_roles(struct pool *p, const struct config *config)
 		set_slot(p, IPC_TUNNEL, i, i < tunnels);
 }
 
+struct children *pool_children(struct pool *p)
+{
+	return &p->children;
+}
+
+struct child *pool_find_seat(struct pool *p, unsigned seat)
+{
+	struct child *c;
+	TAILQ_FOREACH(c, &p->children, link)
+		if (c->slot->role == IPC_TUNNEL && c->seat == seat && c->state != CHILD_DEAD)
+			return c;
+	return NULL;
+}
+
 struct slots *pool_slots(struct pool *p)
 {
 	return &p->slots;
@@ -243,10 +259,10 @@ bool pool_all(struct pool *p, enum child_state state)
 
 void pool_send_all(struct pool *p, enum ipc_type type, const void *message, int fd)
 {
-	struct slot *slot;
-	TAILQ_FOREACH(slot, &p->slots, link) {
-		struct child *c = slot->child;
-		if (c && (c->state == CHILD_READY || c->state == CHILD_PREPARING || c->state == CHILD_SERVING))
+	struct child *c, *next;
+	for (c = TAILQ_FIRST(&p->children); c; c = next) {
+		next = TAILQ_NEXT(c, link);
+		if (c->state == CHILD_READY || c->state == CHILD_PREPARING || c->state == CHILD_SERVING)
 			child_send(c, type, message, fd);
 	}
 }
@@ -271,7 +287,10 @@ static void attach(struct child *c)
 	listeners_send(s->listeners, c, g->number, false);
 	tun_queues_send(s->tun_queues, c, g->number);
 	child_set_state(c, CHILD_PREPARING);
-	const struct ipc_config_prepare m = {.generation = g->number, .tunnels = pool_tunnel_count(g->config)};
+	c->predecessor = c->slot->successor == c;
+	const struct ipc_config_prepare m = {
+		.generation = g->number, .tunnels = pool_tunnel_count(g->config), .predecessor = c->predecessor,
+	};
 	child_send(c, IPC_MSG_CONFIG_PREPARE, &m, g->memfd);
 }
 
@@ -288,9 +307,21 @@ void pool_attach_all(struct pool *p)
 void pool_child_ready(struct child *c)
 {
 	struct pool *p = c->supervisor->pool;
-	introduce(c);
+	bool successor = c->slot->successor == c;
+	/* of whom others ask or whom they tell, the old one stays theirs until the new one serves */
+	if (!successor || c->slot->role == IPC_TUNNEL)
+		introduce(c);
+	if (successor)
+		attach(c);
 	pool_attach_all(p);
 	change_progress(c->supervisor->change);
+}
+
+void pool_serves(struct child *c)
+{
+	child_set_state(c, CHILD_SERVING);
+	spawn_keep(&c->supervisor->spawner, c->slot->role, &c->executable);
+	replace_served(c->supervisor->replace, c);
 }
 
 void pool_child_prepared(struct child *c, uint64_t generation, const char *error)
@@ -310,7 +341,7 @@ void pool_child_prepared(struct child *c, uint64_t generation, const char *error
 	if (c->state != CHILD_PREPARING)
 		return;
 	c->generation = generation;
-	child_set_state(c, CHILD_SERVING);
+	pool_serves(c);
 	change_progress(c->supervisor->change);
 	control_progress(c->supervisor->control);
 }
@@ -330,14 +361,26 @@ void pool_child_lost(struct child *c)
 {
 	struct slot *slot = c->slot;
 	struct pool *p = c->supervisor->pool;
+	if (slot->successor == c) {
+		slot->successor = NULL;
+		replace_lost(c->supervisor->replace, c);
+		return;
+	}
 	if (slot->child != c)
 		return;
-	slot->child = NULL;
+	slot->child = slot->successor;
+	slot->successor = NULL;
 	slot->restarts++;
-	slot->failures = clock_ms() - c->started >= STEADY_MS ? 1 : slot->failures + 1;
 	change_child_lost(c->supervisor->change, c);
 	if (p->stopping || slot->gone)
 		return;
+	if (slot->child) {
+		log_warn("worker lost", "worker=%s worker_pid=%d reason=%s effect=%s", slot->name, (int)c->pid,
+		         log_value(*c->end ? c->end : "it ended"), log_value("its successor is being started already"));
+		return;
+	}
+	slot->failures = clock_ms() - c->started >= STEADY_MS ? 1 : slot->failures + 1;
+	replace_lost(c->supervisor->replace, c);
 	uint64_t delay = backoff(slot->failures);
 	log_warn("worker lost", "worker=%s worker_pid=%d reason=%s restart_in_ms=%llu", slot->name, (int)c->pid,
 	         log_value(*c->end ? c->end : "it ended"), (unsigned long long)delay);
@@ -347,24 +390,24 @@ void pool_child_lost(struct child *c)
 		supervisor_worker_hopeless(c->supervisor, slot->name, c->end);
 }
 
-void pool_replace(struct slot *slot, const char *why)
+int pool_start_successor(struct slot *slot, char *error, size_t size)
 {
-	struct supervisor *s = slot->supervisor;
+	slot->successor = start(slot, true, error, size);
+	return slot->successor ? 0 : -1;
+}
+
+void pool_refill(struct slot *slot)
+{
 	struct child *old = slot->child;
-	struct timeval now = {0};
-	if (!old)
-		return;
-	log_info("worker replaced", "worker=%s worker_pid=%d reason=%s", slot->name, (int)old->pid, log_value(why));
-	snprintf(old->end, sizeof(old->end), "%s", why);
+	slot->fresh = true;
 	slot->child = NULL;
-	slot->restarts++;
-	slot->replaced = clock_ms();
-	unsigned drain = slot->role == IPC_TUNNEL && s->in_force.config ? s->in_force.config->drain_timeout : 0;
-	child_stop(old, drain);
-	change_child_lost(s->change, old);
-	/* Others have nothing to drain, and two of them would be one too many: filled when the old one has ended. */
-	if (slot->role == IPC_TUNNEL)
-		event_add(slot->restart, &now);
+	event_del(slot->restart);
+	if (old) {
+		slot->restarts++;
+		snprintf(old->end, sizeof(old->end), "replaced");
+		child_stop(old, HELPER_STOP_MS);
+	}
+	fill(slot);
 }
 
 static void describe_status(int status, char *text, size_t size)
@@ -388,42 +431,10 @@ static void reaped(struct pool *p, struct child *c, int status)
 	         strcmp(c->end, how) ? c->end : "");
 	log_event(stopped ? LOG_INFO_ : LOG_WARN_, "worker ended", "worker=%s worker_pid=%d status=%s lived_ms=%llu",
 	          slot->name, (int)c->pid, log_value(how), (unsigned long long)(clock_ms() - c->started));
+	pid_t pid = c->pid;
 	TAILQ_REMOVE(&p->children, c, link);
 	child_free(c);
-}
-
-/* Tunnels first, then those they ask, telemetry last: it writes the records of the flows that end now. */
-static void stop_step(struct pool *p)
-{
-	bool tunnels = false, others = false;
-	struct child *c;
-	TAILQ_FOREACH(c, &p->children, link) {
-		tunnels |= c->slot->role == IPC_TUNNEL;
-		others |= c->slot->role != IPC_TUNNEL && c->slot->role != IPC_TELEMETRY;
-	}
-	TAILQ_FOREACH(c, &p->children, link) {
-		enum ipc_role role = c->slot->role;
-		bool turn = role == IPC_TUNNEL || (!tunnels && (role != IPC_TELEMETRY || !others));
-		if (turn && c->state != CHILD_STOPPING && c->state != CHILD_DEAD)
-			child_stop(c, role == IPC_TUNNEL ? p->drain_ms : HELPER_STOP_MS);
-	}
-	if (TAILQ_EMPTY(&p->children))
-		supervisor_workers_gone(p->supervisor);
-}
-
-void pool_stop(struct pool *p, unsigned drain_ms)
-{
-	struct slot *slot;
-	struct child *c;
-	bool again = p->stopping;
-	p->stopping = true;
-	p->drain_ms = drain_ms;
-	TAILQ_FOREACH(slot, &p->slots, link)
-		event_del(slot->restart);
-	if (again)
-		TAILQ_FOREACH(c, &p->children, link)
-			child_kill(c, "");
-	stop_step(p);
+	replace_reaped(p->supervisor->replace, pid, slot->last_end);
 }
 
 static void reap_one(struct pool *p, struct child *c)
@@ -450,36 +461,5 @@ void pool_reap(struct pool *p)
 		reap_one(p, c);
 	}
 	if (p->stopping)
-		stop_step(p);
-}
-
-/* --- for people ------------------------------------------------------------------------------------------------------ */
-
-static void slot_json(const struct slot *slot, struct json *j)
-{
-	const struct child *c = slot->child;
-	uint64_t now = clock_ms();
-	json_object(j, NULL);
-	json_str(j, "name", slot->name);
-	json_str(j, "role", ipc_role_name(slot->role));
-	json_uint(j, "index", slot->index);
-	json_str(j, "state", c ? child_state_name(c->state) : "waiting");
-	json_uint(j, "pid", c ? (uint64_t)c->pid : 0);
-	json_double(j, "uptime_seconds", c ? (double)(now - c->started) / 1000.0 : 0);
-	json_uint(j, "generation", c ? c->generation : 0);
-	json_uint(j, "restarts", slot->restarts);
-	json_uint(j, "rss_bytes", c ? c->rss : 0);
-	json_uint(j, "silent_ms", c ? now - c->pong_at : 0);
-	json_str(j, "last_end", *slot->last_end ? slot->last_end : NULL);
-	json_end(j);
-}
-
-void pool_json(struct pool *p, struct json *j, const char *key)
-{
-	struct slot *slot;
-	json_array(j, key);
-	TAILQ_FOREACH(slot, &p->slots, link)
-		if (!slot->gone)
-			slot_json(slot, j);
-	json_end(j);
+		pool_stop_step(p);
 }

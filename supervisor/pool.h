@@ -16,6 +16,9 @@ struct slot {
 	unsigned index;
 	char name[24];            /* "router", "tunnel-0" */
 	struct child *child;      /* who fills it; NULL between two */
+	struct child *successor;  /* who is being started to replace it, while it serves; else NULL */
+	bool fresh;               /* the next to be started is of the program as it is on disk now */
+	unsigned incarnations;    /* how many were started */
 	unsigned failures;        /* in a row, each within 30 s of its start */
 	unsigned restarts;        /* in all */
 	char last_end[240];       /* how the last one ended */
@@ -38,6 +41,10 @@ void pool_set_roles(struct pool *pool, const struct config *config);
 unsigned pool_tunnel_count(const struct config *config);
 
 struct slots *pool_slots(struct pool *pool);
+/* Everybody, also those that drain, or are dead and not reaped. */
+struct children *pool_children(struct pool *pool);
+/* The live tunnel worker with that seat (child.h). */
+struct child *pool_find_seat(struct pool *pool, unsigned seat);
 /* The live worker of a role, or NULL. */
 struct child *pool_find(struct pool *pool, enum ipc_role role, unsigned index);
 /* The live worker with that process id: for answers that come later. */
@@ -48,8 +55,12 @@ bool pool_all(struct pool *pool, enum child_state state);
 /* To every worker that is ready or serving. */
 void pool_send_all(struct pool *pool, enum ipc_type type, const void *message, int fd);
 
-/* Replaces orderly: a tunnel worker's replacement starts at once and takes the same sockets, while the old one drains. */
-void pool_replace(struct slot *slot, const char *why);
+/* For replace.c. The successor of who serves, of the program as it is on disk now: 0 or -1 with the reason. */
+int pool_start_successor(struct slot *slot, char *error, size_t size);
+/* The slot is filled anew, likewise, once who fills it has ended. */
+void pool_refill(struct slot *slot);
+/* From change.c: the configuration that it has is committed. */
+void pool_serves(struct child *child);
 /* Sends the configuration in force to workers that have none yet, unless a change is under way. */
 void pool_attach_all(struct pool *pool);
 /* Stops all, tunnels first, telemetry last; then supervisor_workers_gone(). Called again: without waiting. */

@@ -134,7 +134,8 @@ static void set_oom_score(enum ipc_role role)
 }
 
 static void __attribute__((noreturn)) child_main(const struct spawner *s, enum ipc_role role, unsigned index,
-                                                 const char *program, int channel, int executable, char **environment)
+                                                 const char *program, int channel, int executable, bool fresh,
+                                                 char **environment)
 {
 	char number[16];
 	snprintf(number, sizeof(number), "%u", index);
@@ -150,26 +151,67 @@ static void __attribute__((noreturn)) child_main(const struct spawner *s, enum i
 		child_failed(program, "changing the user", -error);
 	/* A worker without a supervisor would keep ports from the one that is started next. After setuid, which clears it. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-	execve(program, argv, environment);
+	if (fresh)
+		execve(program, argv, environment);
 	/* The worker's user may not be able to walk there (a build folder): the supervisor could, and opened it. */
-	if (errno == EACCES)
+	if (!fresh || errno == EACCES)
 		syscall(SYS_execveat, executable, "", argv, environment, AT_EMPTY_PATH);
 	child_failed(program, "cannot be executed", errno);
 }
 
 /* --- in the supervisor ---------------------------------------------------------------------------------------------- */
 
-pid_t spawn_worker(const struct spawner *s, enum ipc_role role, unsigned index, int *channel)
+static void program_path(const struct spawner *s, enum ipc_role role, char *path, size_t size)
+{
+	snprintf(path, size, "%s/hermes-%s", s->libexec, ipc_role_name(role));
+}
+
+int spawn_check(const struct spawner *s, enum ipc_role role, char *error, size_t size)
 {
 	char program[sizeof(s->libexec) + 64];
-	int pair[2] = {-1, -1}, executable = -1, raised_fd = -1;
+	program_path(s, role, program, sizeof(program));
+	if (access(program, X_OK) == 0)
+		return 0;
+	snprintf(error, size, "%s: %s", program, strerror(errno));
+	return -1;
+}
+
+void spawn_keep(struct spawner *s, enum ipc_role role, int *executable)
+{
+	if (*executable < 0)
+		return;
+	if (s->kept[role] >= 0)
+		close(s->kept[role]);
+	s->kept[role] = *executable;
+	*executable = -1;
+}
+
+/* The program to execute, above the descriptors that are laid out; fresh: the one on disk, else the one that is kept. */
+static int open_program(const struct spawner *s, enum ipc_role role, const char *path, bool fresh)
+{
+	if (!fresh && s->kept[role] >= 0)
+		return raised(s->kept[role]);
+	if (access(path, X_OK))
+		return -1;
+	int fd = open(path, O_PATH | O_CLOEXEC);
+	int high = raised(fd), error = errno;
+	if (fd >= 0)
+		close(fd);
+	errno = error;
+	return high;
+}
+
+pid_t spawn_worker(const struct spawner *s, enum ipc_role role, unsigned index, bool fresh, int *channel, int *executable)
+{
+	char program[sizeof(s->libexec) + 64];
+	int pair[2] = {-1, -1};
 	struct environment environment = {{0}, 0};
 	sigset_t all, before;
 	pid_t pid = -1;
-	snprintf(program, sizeof(program), "%s/hermes-%s", s->libexec, ipc_role_name(role));
-	executable = open(program, O_PATH | O_CLOEXEC);
-	raised_fd = raised(executable);
-	int error = raised_fd < 0 ? -errno : ipc_pair(pair);
+	fresh |= s->kept[role] < 0;
+	program_path(s, role, program, sizeof(program));
+	int fd = open_program(s, role, program, fresh);
+	int error = fd < 0 ? -errno : ipc_pair(pair);
 	if (error)
 		goto out;
 	environment_make(&environment, s, role);
@@ -178,19 +220,21 @@ pid_t spawn_worker(const struct spawner *s, enum ipc_role role, unsigned index, 
 	sigprocmask(SIG_SETMASK, &all, &before);
 	pid = fork();
 	if (pid == 0)
-		child_main(s, role, index, program, pair[1], raised_fd, environment.v);
+		child_main(s, role, index, program, pair[1], fd, fresh, environment.v);
 	error = pid < 0 ? -errno : 0;
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	if (pid > 0) {
 		*channel = pair[0];
 		pair[0] = -1;
 	}
+	if (pid > 0 && fresh) {
+		*executable = fd;
+		fd = -1;
+	}
 out:
 	environment_clear(&environment);
-	if (executable >= 0)
-		close(executable);
-	if (raised_fd >= 0)
-		close(raised_fd);
+	if (fd >= 0)
+		close(fd);
 	for (int i = 0; i < 2; i++)
 		if (pair[i] >= 0)
 			close(pair[i]);

@@ -12,6 +12,7 @@
 #include "supervisor/listeners.h"
 #include "supervisor/notify.h"
 #include "supervisor/pool.h"
+#include "supervisor/replace.h"
 #include "supervisor/tun_queues.h"
 #include "supervisor/wanted.h"
 #include "supervisor/watch.h"
@@ -224,6 +225,7 @@ void supervisor_stop(struct supervisor *s)
 	unsigned drain = s->in_force.config ? s->in_force.config->drain_timeout : 0;
 	log_info("stopping", "%s", s->state == SUPERVISOR_STOPPING ? "how=\"at once\"" : "how=orderly");
 	s->state = SUPERVISOR_STOPPING;
+	replace_cancel(s->replace, "hermesd is stopping");
 	notify_stopping();
 	pool_stop(s->pool, drain < DRAIN_MAX_MS ? drain : DRAIN_MAX_MS);
 }
@@ -297,13 +299,14 @@ static int make_modules(struct supervisor *s)
 	s->tun_queues = tun_queues_new(s);
 	s->files = files_new(s, s->options->config);
 	s->change = change_new(s);
+	s->replace = replace_new(s);
 	s->explain = explain_new(s);
 	s->inquiries = inquiries_new(s);
 	s->wanted = wanted_new(s);
 	s->dialer = dialer_new(s);
 	s->watch = watch_new(s);
 	s->notify = notify_new(s->base);
-	if (!s->pool || !s->listeners || !s->tun_queues || !s->files || !s->change || !s->explain || !s->dialer || !s->watch ||
+	if (!s->pool || !s->listeners || !s->tun_queues || !s->files || !s->change || !s->replace || !s->explain || !s->dialer || !s->watch ||
 	    !s->notify || !s->inquiries || !s->wanted)
 		return -1;
 	s->control = control_new(s);
@@ -324,6 +327,7 @@ static void free_modules(struct supervisor *s)
 	wanted_free(s->wanted);
 	inquiries_free(s->inquiries);
 	change_free(s->change);
+	replace_free(s->replace);
 	explain_free(s->explain);
 	config_free(s->in_force.config);
 	if (s->in_force.memfd >= 0)
@@ -350,6 +354,8 @@ int supervisor_run(const struct options *options)
 	};
 	struct signals signals = {0};
 	char journal[16];
+	for (unsigned role = 0; role < IPC_ROLE_COUNT; role++)
+		s.spawner.kept[role] = -1;
 	own_descriptors();
 	s.spawner.journal_fd = notify_journal();
 	snprintf(journal, sizeof(journal), "%d", s.spawner.journal_fd);

@@ -12,6 +12,7 @@ struct listeners;
 struct tun_queues;
 struct files;
 struct change;
+struct replace;
 struct control;
 struct explain;
 struct inquiries;
@@ -50,6 +51,7 @@ struct supervisor {
 	struct tun_queues *tun_queues;
 	struct files *files;
 	struct change *change;
+	struct replace *replace;
 	struct control *control;
 	struct explain *explain;
 	struct inquiries *inquiries;

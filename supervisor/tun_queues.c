@@ -133,7 +133,7 @@ static struct held *add(struct tun_queues *q, const char *name)
 
 void tun_queues_take(struct tun_queues *q, struct child *child, const struct ipc_tun_queue *m, int *fd)
 {
-	bool sound = child->slot->role == IPC_TUN_BRIDGE && child->slot->child == child && m->device && *m->device &&
+	bool sound = child->slot->role == IPC_TUN_BRIDGE && child->state != CHILD_STOPPING && m->device && *m->device &&
 	             strlen(m->device) < IFNAMSIZ && m->queue < QUEUES_MAX && *fd >= 0;
 	struct held *h = sound ? find(q, m->device) : NULL;
 	if (sound && !h)
@@ -282,6 +282,8 @@ void tun_queues_addresses(struct tun_queues *q, struct child *child, const struc
 {
 	struct held *h = find(q, m->device);
 	struct child *bridge = pool_find(q->supervisor->pool, IPC_TUN_BRIDGE, 0);
+	if (child->state == CHILD_STOPPING)
+		return;                  /* its successor says what holds */
 	if (child->slot->role != IPC_TUNNEL || !h || h->owner != child->slot->index) {
 		log_warn("addresses refused", "worker=%s device=%s", child->slot->name, log_value(m->device));
 		return;
@@ -303,10 +305,9 @@ static bool captures(const struct config *config)
 
 void tun_queues_socket_wanted(struct tun_queues *q, struct child *child, const struct ipc_socket_wanted *m)
 {
-	struct ipc_socket_wanted passed = {.tunnel = child->slot->index, .id = m->id, .address = m->address};
+	struct ipc_socket_wanted passed = {.tunnel = child->seat, .id = m->id, .address = m->address};
 	struct child *bridge = pool_find(q->supervisor->pool, IPC_TUN_BRIDGE, 0);
-	const char *error = child->slot->child != child ? "the worker is being replaced" :
-	                    !captures(q->supervisor->in_force.config) ? "no listener is transparent" :
+	const char *error = !captures(q->supervisor->in_force.config) ? "no listener is transparent" :
 	                    !bridge ? "tun-bridge is not there" : NULL;
 	if (!error && child_send(bridge, IPC_MSG_SOCKET_WANTED, &passed, -1))
 		return;
@@ -316,7 +317,8 @@ void tun_queues_socket_wanted(struct tun_queues *q, struct child *child, const s
 
 void tun_queues_socket_made(struct tun_queues *q, struct child *child, const struct ipc_socket_made *m, int fd)
 {
-	struct child *tunnel = pool_find(q->supervisor->pool, IPC_TUNNEL, m->tunnel);
+	struct child *tunnel = pool_find_seat(q->supervisor->pool, m->tunnel);
+	struct ipc_socket_made passed = {.tunnel = tunnel ? tunnel->slot->index : 0, .id = m->id, .error = m->error};
 	if (child->slot->role == IPC_TUN_BRIDGE && tunnel)
-		child_send(tunnel, IPC_MSG_SOCKET_MADE, m, fd);
+		child_send(tunnel, IPC_MSG_SOCKET_MADE, &passed, fd);
 }

@@ -3,6 +3,7 @@
 #include "store/config.h"
 #include "supervisor/clock.h"
 #include "supervisor/pool.h"
+#include "supervisor/replace.h"
 #include "supervisor/supervisor.h"
 
 #include <event2/event.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #define SIZE_EVERY 8               /* ticks between looks at a worker's size */
+#define RETIRED_STOP_MS 1000       /* for one whose successor serves already */
 #define SIZE_PAUSE_MS 30000        /* at least, between two replacements for size */
 
 struct watch {
@@ -75,7 +77,9 @@ static void check_size(struct watch *w, struct child *c, uint64_t now)
 		return;
 	log_warn("worker too large", "worker=%s rss_bytes=%llu limit_bytes=%llu", c->slot->name,
 	         (unsigned long long)c->rss, (unsigned long long)limit);
-	pool_replace(c->slot, "it grew above worker_rss");
+	c->slot->replaced = now;
+	if (!replace_pending(w->supervisor->replace, c->slot))
+		replace_submit(w->supervisor->replace, c->slot, "it grew above worker_rss", NULL, NULL);
 }
 
 static void check_child(struct child *c, void *arg)
@@ -84,6 +88,8 @@ static void check_child(struct child *c, void *arg)
 	uint64_t now = clock_ms();
 	if (c->state == CHILD_DEAD)
 		return;
+	if (c->stop_at && now >= c->stop_at)
+		child_stop(c, RETIRED_STOP_MS);
 	if (c->deadline && now >= c->deadline) {
 		child_kill(c, c->state == CHILD_STARTING   ? "it did not become ready in 10 s"
 		              : c->state == CHILD_STOPPING ? "it did not stop in time"
@@ -99,7 +105,7 @@ static void check_child(struct child *c, void *arg)
 	}
 	if (w->ticks % SIZE_EVERY == 0 || !c->rss)
 		check_size(w, c, now);
-	if (c->slot->child == c && now - c->pong_at < WATCH_HANG_MS / 2)
+	if ((c->slot->child == c || c->slot->successor == c) && now - c->pong_at < WATCH_HANG_MS / 2)
 		child_send(c, IPC_MSG_PING, &(struct ipc_ping){.sequence = ++c->ping}, -1);
 }
 

@@ -40,7 +40,10 @@ static void health_reaches_the_table(void **state)
 	assert_true(down(t, 1, 1u << 3 | 1u << 1, false) && down(t, 0, 0, false));
 	assert_int_equal(health_drain(h, "c", "e2:1", true), 0);
 	health_forget_tunnel(h, 3);
-	health_report(h, "c", "e2:1", 1, true, NULL);
+	health_report(h, "c", "e2:1", 1, true, NULL);      /* another than 33, though they share a bit */
+	health_apply(h, &config, t);
+	assert_true(down(t, 1, 1u << 1, true));
+	health_report(h, "c", "e2:1", 33, true, NULL);
 	health_apply(h, &config, t);
 	assert_true(down(t, 1, 0, true));
 	health_drain(h, "c", "e2:1", false);

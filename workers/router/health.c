@@ -14,11 +14,12 @@
 #include "store/config.h"
 
 #define KEY_MAX 1024
+#define HEALTH_TUNNELS 1024       /* numbers of tunnel workers; one that is replaced and its successor have two */
 
 /* Only what is not healthy and in service has an item. */
 struct item {
 	UT_hash_handle hh;
-	uint32_t down;         /* bit set of tunnel workers */
+	uint64_t down[HEALTH_TUNNELS / 64];   /* bit set of tunnel workers */
 	bool drained;
 	char reason[128];      /* the last that was given for going down */
 	char key[];            /* cluster NUL endpoint NUL */
@@ -89,9 +90,33 @@ static struct item *make(struct health *health, const char *cluster, const char 
 	return NULL;
 }
 
+static bool is_down(const struct item *item)
+{
+	for (size_t i = 0; item && i < HEALTH_TUNNELS / 64; i++)
+		if (item->down[i])
+			return true;
+	return false;
+}
+
+static unsigned count_down(const struct item *item)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; item && i < HEALTH_TUNNELS / 64; i++)
+		n += (unsigned)__builtin_popcountll(item->down[i]);
+	return n;
+}
+
+static void set_down(struct item *item, unsigned tunnel, bool down)
+{
+	uint64_t bit = UINT64_C(1) << (tunnel % 64), *word = &item->down[tunnel % HEALTH_TUNNELS / 64];
+
+	*word = down ? *word | bit : *word & ~bit;
+}
+
 static void drop_if_clean(struct health *health, struct item *item)
 {
-	if (!item->down && !item->drained)
+	if (!is_down(item) && !item->drained)
 		item_free(health, item);
 }
 
@@ -99,16 +124,15 @@ int health_report(struct health *health, const char *cluster, const char *endpoi
                   const char *reason)
 {
 	struct item *item = up ? find(health, cluster, endpoint) : make(health, cluster, endpoint);
-	uint32_t bit = UINT32_C(1) << (tunnel & 31);
 
 	if (!item)
 		return up ? 0 : -ENOMEM;
 	if (up) {
-		item->down &= ~bit;
+		set_down(item, tunnel, false);
 		drop_if_clean(health, item);
 		return 0;
 	}
-	item->down |= bit;
+	set_down(item, tunnel, true);
 	snprintf(item->reason, sizeof(item->reason), "%s", reason ? reason : "");
 	return 0;
 }
@@ -129,7 +153,7 @@ void health_forget_tunnel(struct health *health, unsigned tunnel)
 	struct item *item, *next;
 
 	HASH_ITER(hh, health->items, item, next) {
-		item->down &= ~(UINT32_C(1) << (tunnel & 31));
+		set_down(item, tunnel, false);
 		drop_if_clean(health, item);
 	}
 }
@@ -144,12 +168,22 @@ void health_sweep(struct health *health, const struct config *const *configs, si
 		for (size_t i = 0; i < n; i++)
 			known |= configs[i] && health_known(configs[i], item->key, endpoint);
 		if (!known)
-			item->down = 0;
+			memset(item->down, 0, sizeof(item->down));
 		drop_if_clean(health, item);
 	}
 }
 
 /* --- tables --------------------------------------------------------------------------------------------------------- */
+
+/* As tunnel workers look for their own bit: by index & 31, which a worker and its successor share. */
+static uint32_t folded(const struct item *item)
+{
+	uint64_t all = 0;
+
+	for (size_t i = 0; item && i < HEALTH_TUNNELS / 64; i++)
+		all |= item->down[i];
+	return (uint32_t)(all | all >> 32);
+}
 
 static void write_slot(struct endpoint_table *table, size_t cluster, size_t endpoint, const struct item *item)
 {
@@ -158,7 +192,7 @@ static void write_slot(struct endpoint_table *table, size_t cluster, size_t endp
 	if (!slot)
 		return;
 	/* tunnel workers read while we write; each word stands for itself */
-	__atomic_store_n(&slot->down, item ? item->down : 0, __ATOMIC_RELAXED);
+	__atomic_store_n(&slot->down, folded(item), __ATOMIC_RELAXED);
 	__atomic_store_n(&slot->drained, item && item->drained, __ATOMIC_RELAXED);
 }
 
@@ -213,10 +247,10 @@ static void list_row(const struct config_cluster *c, const char *endpoint, uint3
 	json_str(out, "carry", carry_name(c->carry));
 	json_str(out, "endpoint", endpoint);
 	json_uint(out, "weight", weight);
-	json_str(out, "health", !checked ? "unknown" : item && item->down ? "down" : "up");
+	json_str(out, "health", !checked ? "unknown" : is_down(item) ? "down" : "up");
 	json_bool(out, "drained", item && item->drained);
-	json_uint(out, "down_at", item ? (uint64_t)__builtin_popcount(item->down) : 0);
-	json_str(out, "reason", item && item->down && item->reason[0] ? item->reason : NULL);
+	json_uint(out, "down_at", count_down(item));
+	json_str(out, "reason", is_down(item) && item->reason[0] ? item->reason : NULL);
 	json_end(out);
 }
 

@@ -14,12 +14,12 @@ struct json;
 struct health *health_new(void);
 void health_free(struct health *health);
 
-/* Tunnel worker number `tunnel` (counted modulo 32) saw it go down or up. reason: for people, may be NULL.
+/* Tunnel worker number `tunnel` (below 1,024) saw it go down or up. reason: for people, may be NULL.
  * Returns 0 or -ENOMEM. */
 int health_report(struct health *health, const char *cluster, const char *endpoint, unsigned tunnel, bool up,
                   const char *reason);
 int health_drain(struct health *health, const char *cluster, const char *endpoint, bool drain);
-/* A new tunnel worker took this index: what the old one saw is forgotten. */
+/* A tunnel worker is gone: what it saw is forgotten. */
 void health_forget_tunnel(struct health *health, unsigned tunnel);
 /* Forgets what was seen of endpoints that none of the configurations (NULL ones are skipped) has any more, so that one
  * that comes back starts healthy; what is drained stays drained. */

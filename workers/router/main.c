@@ -170,8 +170,11 @@ static void on_peer_ended(struct ipc_channel *channel, const char *reason, void 
 	if (r->policy == channel)
 		r->policy = NULL;
 	for (unsigned i = 0; i < TUNNELS_MAX; i++)
-		if (r->tunnels[i] == channel)
+		if (r->tunnels[i] == channel) {
 			r->tunnels[i] = NULL;
+			health_forget_tunnel(r->health, i);
+			write_tables(r, NULL, NULL);
+		}
 	ipc_channel_free(channel);
 }
 
