@@ -40,13 +40,26 @@ struct hop {
 };
 bool hop_read(const struct head *response, struct hop *hop);
 
+/* probe_send.c, the prober. What is asked about; strings and headers ("name=value" or "name: value") live as long as the call. cluster: the
+ * first step; NULL: by our own decision. hops: Max-Forwards. timeout: ms. */
+#define PROBE_HEADERS_MAX 64u
+struct probe_words {
+	const char *user, *method, *listener, *cluster, *target;
+	const char *headers[PROBE_HEADERS_MAX];
+	unsigned n_headers, hops, timeout;
+};
+/* response: NULL: none came in time; lives as long as the call. round_trip: µs. */
+typedef void probe_told(void *arg, const struct head *response, uint64_t round_trip);
+/* One probe; told is called once, also before this returns. Or why not (static text): told is not called then. */
+const char *probe_send(struct tunnel *tunnel, const struct probe_words *words, probe_told *told, void *arg);
+
 /* probe_ask.c. The verb "probe" of the admin socket:
  *   [--user U] [--header N=V]... [--method M] [--listener L] [--cluster C] [--hops K] [--timeout MS] URL|HOST[:PORT]|PREFIX
  * one probe with Max-Forwards K from here, the way of the first step by our own decision or to cluster C. Answered by
  * worker_reply(), now or later. */
 void probe_ask(struct tunnel *tunnel, const struct ipc_admin_request *request);
 /* Where a prober may name the first step itself: a decision for the flow of this leg, the caller's reference, or NULL where it named
- * none or the leg is another's. probe_ask() sets it; the flow's side knows nothing of who asks. */
+ * none or the leg is another's. probe_send() sets it; the flow's side knows nothing of who asks. */
 extern struct decision *(*probe_named)(const struct leg *leg);
 
 #endif
