@@ -23,6 +23,7 @@
 #include "workers/tunnel/listener.h"
 #include "workers/tunnel/pressure.h"
 #include "workers/tunnel/probe.h"
+#include "workers/tunnel/probes.h"
 #include "workers/tunnel/records.h"
 #include "workers/tunnel/resolve.h"
 #include "workers/tunnel/slab.h"
@@ -108,6 +109,7 @@ static void commit(void *arg, uint64_t number)
 	listeners_commit(t->listeners, number);
 	devices_commit(t->devices);
 	redecide_commit(t->redecide);
+	probes_commit(t->probes);
 	log_info("configuration in force", "generation=%llu", (unsigned long long)number);
 }
 
@@ -198,6 +200,8 @@ static void administer(struct state *s, const struct ipc_admin_request *request)
 		flow_json(t, strtoull(request->args.v[0], NULL, 10), &json);
 	else if (strcmp(request->verb, "clusters pools") == 0)
 		clusters_json(t->clusters, &json);
+	else if (strcmp(request->verb, "probes list") == 0)
+		probes_json(t->probes, &json);
 	else if (strcmp(request->verb, "tunnels list") == 0)
 		devices_json(t->devices, &json);
 	else
@@ -306,6 +310,7 @@ static void stop(void *arg, unsigned drain_ms)
 		return;
 	s->tunnel.draining = true;
 	s->drain_until = now_us() + (uint64_t)drain_ms * 1000;
+	probes_stop(s->tunnel.probes);
 	listeners_pause(s->tunnel.listeners);
 	worker_links_drain(s->tunnel.links);
 	if (handover_begin(&s->tunnel, drain, s))
@@ -332,6 +337,7 @@ int main(int argc, char **argv)
 	s.files = files_new();
 	t->ask = ask_new(t);
 	t->redecide = redecide_new(t);
+	t->probes = probes_new(t);
 	t->resolver = resolver_new(t->base);
 	t->clusters = clusters_new(t);
 	t->listeners = listeners_new(t);

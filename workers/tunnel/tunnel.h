@@ -29,6 +29,7 @@ struct tunnel {
 	struct resolver *resolver;
 	struct clusters *clusters;
 	struct listeners *listeners;
+	struct probes *probes;        /* ways that are measured; worker 0 only */
 	struct devices *devices;      /* TUN devices that this worker owns */
 	struct worker_links *links;   /* streams to the node's other tunnel workers */
 	struct udp_sender *udp;       /* one for all UDP sockets */
