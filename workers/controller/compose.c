@@ -451,8 +451,8 @@ void compose_free(struct compose *c)
 	free(c);
 }
 
-/* Also those clusters that no node refers to: an error in them would wait for the first that does. */
-static void check_clusters(struct compose *c, struct config_report *report)
+/* Clusters: an error in one would wait for the first node that refers to it. */
+void compose_check_rest(struct compose *c, struct config_report *report)
 {
 	struct composing n = {.c = c, .arena = config_arena_new(0)};
 	const struct config_object *cluster = NULL;
@@ -478,7 +478,7 @@ bool compose_check(struct compose *c, struct config_report *report)
 {
 	for (size_t i = 0; i < c->d->n_nodes && report->n_errors < 50; i++)
 		free(compose_node(c, i, report));
-	check_clusters(c, report);
+	compose_check_rest(c, report);
 	return !report->n_errors;
 }
 

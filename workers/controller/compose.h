@@ -30,7 +30,9 @@ void compose_free(struct compose *compose);
  * place, and the node. An error in what nodes share is reported for the first of them only. */
 char *compose_node(struct compose *compose, size_t i, struct config_report *report);
 
-/* Every node in turn; texts are dropped. Whether there was no error. */
+/* Checks what no node refers to. */
+void compose_check_rest(struct compose *compose, struct config_report *report);
+/* Every node in turn, and the rest; texts are dropped. Whether there was no error. */
 bool compose_check(struct compose *compose, struct config_report *report);
 
 /* What a node that the document does not name is to run: nothing but whom not to believe. malloc'd. */

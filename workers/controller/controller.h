@@ -25,6 +25,7 @@ struct nodes;
 struct rollout;
 struct objectives;
 struct keeper_client;
+struct domain;
 struct polls;
 struct enrolment;
 
@@ -37,6 +38,7 @@ struct controller {
 	struct rollout *rollout;
 	struct objectives *objectives;
 	struct keeper_client *keeper;
+	struct domain *domain;        /* domain_start() */
 	struct polls *polls;          /* polls.c: nodes that wait for a configuration */
 	struct enrolment *enrolment;  /* enrolment.c: tokens and certificates */
 };

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The domain's part of the controller: what its documents ask for, in kv and on the nodes. */
+#ifndef HERMES_CONTROLLER_DOMAIN_H
+#define HERMES_CONTROLLER_DOMAIN_H
+
+#include "workers/controller/controller.h"
+#include "workers/controller/publish.h"
+#include "workers/controller/versions.h"
+
+struct domain {
+	struct controller *controller;
+	struct versions *versions;
+	struct publish *publish;
+	struct rollout *rollout;
+	struct objectives *objectives;
+	struct event *tick;
+	json_t *revoked;              /* nodes, as last composed with */
+	bool leads;
+};
+
+/* ms of Unix time. */
+int64_t domain_now(void);
+void domain_free(struct domain *domain);
+
+/* Whether a node reports. */
+bool domain_present(void *domain, const char *node);
+
+#endif
