@@ -145,6 +145,21 @@ static void the_space_wins_over_routes(void **state)
 	teardown(f);
 }
 
+/* What comes in by an implied listener has its implied route, whatever a space calls by that name. */
+static void implied_listeners_have_no_space(void **state)
+{
+	struct fixture *f = setup();
+	struct ipc_assessed a = { .user = "alice", .authority = "video:80", .listener = CONFIG_CONTROLLER };
+
+	(void)state;
+	assert_int_equal(answer(&f->routing, 4, &a, &f->room, NULL, &f->d), 0);
+	assert_string_equal(f->d.route, "routes[0]");
+	a.listener = "apps";
+	assert_int_equal(answer(&f->routing, 4, &a, &f->room, NULL, &f->d), 0);
+	assert_string_equal(f->d.route, "space gold: VIDEO");
+	teardown(f);
+}
+
 static void routes_else(void **state)
 {
 	struct fixture *f = setup();
@@ -246,7 +261,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(health_reaches_the_table), cmocka_unit_test(draining_survives_what_health_does_not),
-		cmocka_unit_test(listed), cmocka_unit_test(the_space_wins_over_routes), cmocka_unit_test(routes_else),
+		cmocka_unit_test(listed), cmocka_unit_test(the_space_wins_over_routes), cmocka_unit_test(implied_listeners_have_no_space), cmocka_unit_test(routes_else),
 		cmocka_unit_test(denials_pass_through), cmocka_unit_test(packets_need_no_route),
 		cmocka_unit_test(generations),
 	};

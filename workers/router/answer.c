@@ -156,7 +156,9 @@ int answer(const struct routing *routing, uint64_t generation, const struct ipc_
 		return -ENOMEM;
 	room->headers = headers;
 	fill_input(a, headers, &in);
-	entry = space_find(routing->spaces, in.user, in.authority, &space, trace);
+	/* what comes in by a listener that is implied goes where its implied route leads, whatever a space calls "controller" */
+	bool implied = in.listener && (!strcmp(in.listener, CONFIG_CONTROL) || !strcmp(in.listener, CONFIG_CONTROLLER));
+	entry = implied ? NULL : space_find(routing->spaces, in.user, in.authority, &space, trace);
 	if (entry) {
 		snprintf(room->route, sizeof(room->route), "space %s: %s", space->name, entry->key);
 		out->route = room->route;
