@@ -91,6 +91,8 @@ class Program:
         self.threads = [threading.Thread(target=t, daemon=True) for t in (self._give, self._take)]
         for t in self.threads:
             t.start()
+        if expect:
+            wait_for(lambda: self.got or self.error, message="the first bytes")
 
     def _give(self):
         try:
@@ -201,7 +203,10 @@ def world(node, certs):
 
 def settled(*nodes):
     for n in nodes:
-        wait_for(lambda n=n: not flows(n), message=f"{n.name} to have no flow left")
+        try:
+            wait_for(lambda n=n: not flows(n), message="no flow")
+        except AssertionError:
+            raise AssertionError(f"{n.name} still has {[(m.name, flows(m)) for m in nodes]}") from None
 
 
 def test_connections_are_reset(world):

@@ -264,6 +264,7 @@ void going_received(struct flow *flow)
 		g->ack_at = flow->last + ACK_US;
 		going_arm(g);
 	}
+	stream_check(flow);
 }
 
 bool going_credits(const struct flow *flow, bool up)
