@@ -138,6 +138,7 @@ char *admin_cell(const json_t *row, const struct admin_column *column)
 	case ADMIN_BYTES: return bytes_text(n);
 	case ADMIN_SECONDS: return seconds_text(n);
 	case ADMIN_MS: return n >= 4294967295.0 ? text("ever") : n ? text("%.0f ms", n) : text("-");
+	case ADMIN_US: return n ? text("%.2f ms", n / 1000) : text("-");
 	case ADMIN_TIME: return time_text(n);
 	default: return plain(v);
 	}

@@ -11,6 +11,7 @@ enum admin_format {
 	ADMIN_BYTES,      /* 1.2 MiB */
 	ADMIN_SECONDS,    /* 3d4h, 5m12s, 1.25s */
 	ADMIN_MS,
+	ADMIN_US,         /* 1.25 ms; - for 0 */
 	ADMIN_TIME,       /* seconds since 1970 as local date and time */
 };
 

@@ -20,6 +20,16 @@ static const struct admin_column status_columns[] = {
 	{"workers", "workers.total", ADMIN_COUNT},
 	{"worker restarts", "workers.restarts", ADMIN_COUNT},
 	{"listeners", "listeners", ADMIN_COUNT},
+	{"controller reached", "control.connected", ADMIN_TEXT},
+	{"since", "control.since", ADMIN_TIME},
+	{"controller away", "control.reason", ADMIN_TEXT},
+	{"controller's number", "control.number", ADMIN_COUNT},
+	{"confirmed generation", "control.confirmed", ADMIN_COUNT},
+	{"to be confirmed", "control.pending.version", ADMIN_COUNT},
+	{"or rolled back in", "control.pending.seconds_left", ADMIN_SECONDS},
+	{"refused number", "control.refused.number", ADMIN_COUNT},
+	{"refused", "control.refused.state", ADMIN_TEXT},
+	{"why refused", "control.refused.reason", ADMIN_TEXT},
 	{NULL, NULL, ADMIN_TEXT},
 };
 static const struct admin_column worker_columns[] = {
@@ -60,6 +70,12 @@ static const struct admin_column cluster_columns[] = {
 	{"WEIGHT", "weight", ADMIN_COUNT},  {"HEALTH", "health", ADMIN_TEXT},  {"DRAINED", "drained", ADMIN_TEXT},
 	{"DOWN AT", "down_at", ADMIN_COUNT}, {"REASON", "reason", ADMIN_TEXT}, {NULL, NULL, ADMIN_TEXT},
 };
+static const struct admin_column probe_columns[] = {
+	{"PROBE", "name", ADMIN_TEXT},    {"CLUSTER", "cluster", ADMIN_TEXT}, {"TARGET", "target", ADMIN_TEXT},
+	{"P50", "rtt_us", ADMIN_US},      {"MAX", "rtt_max_us", ADMIN_US},    {"SENT", "sent", ADMIN_COUNT},
+	{"LOST", "lost", ADMIN_COUNT},    {"LAST ANSWER", "age_ms", ADMIN_MS}, {"ERROR", "error", ADMIN_TEXT},
+	{NULL, NULL, ADMIN_TEXT},
+};
 static const struct admin_column history_columns[] = {
 	{"VERSION", "version", ADMIN_COUNT}, {"SUBMITTED", "time", ADMIN_TIME}, {"STATE", "state", ADMIN_TEXT},
 	{"SOURCE", "source", ADMIN_TEXT},    {"AUTHOR", "author", ADMIN_TEXT},  {"NAME", "name", ADMIN_TEXT},
@@ -85,6 +101,7 @@ static const struct admin_verb verbs[] = {
 	{"clusters", "list", 0, 1, "[CLUSTER]", "next hops and their health", "clusters", cluster_columns, NULL, NULL, false},
 	{"clusters", "drain", 2, 2, "CLUSTER ENDPOINT", "send nothing new there", NULL, nothing, NULL, NULL, false},
 	{"clusters", "undrain", 2, 2, "CLUSTER ENDPOINT", "use it again", NULL, nothing, NULL, NULL, false},
+	{"probes", "list", 0, 0, "", "the ways that are measured all the time, over the last 10 s", "probes", probe_columns, NULL, NULL, false},
 	{"tunnels", "list", 0, 0, "", "TUN devices, and what enters and leaves the overlay there", NULL, nothing, NULL, admin_print_tunnels, false},
 	{"route", "explain", 1, 200, QUESTION, "where a request would go, and why", NULL, nothing, NULL, admin_print_decision, false},
 	{"policy", "explain", 1, 200, QUESTION, "which policies a request would meet, and why", NULL, nothing, NULL, admin_print_decision, false},

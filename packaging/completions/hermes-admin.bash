@@ -11,14 +11,14 @@ _hermes_admin_names() {
 
 _hermes_admin_words() {
 	case $1 in
-	"") echo "status wait workers listeners flows clusters tunnels route policy ping traceroute config stats log reload stop bugreport" ;;
+	"") echo "status wait workers listeners flows clusters probes tunnels route policy ping traceroute config stats log reload stop bugreport" ;;
 	status) echo "--check" ;;
 	"status --check") echo "live ready" ;;
 	wait) echo "ready" ;;
 	"wait ready") echo "--timeout" ;;
 	workers) echo "list restart" ;;
 	"workers restart") _hermes_admin_names "workers list" name ;;
-	listeners | tunnels) echo "list" ;;
+	listeners | tunnels | probes) echo "list" ;;
 	flows) echo "list show watch" ;;
 	"flows watch") echo "--interval" ;;
 	clusters) echo "list drain undrain" ;;
