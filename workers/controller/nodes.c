@@ -292,6 +292,7 @@ static bool is_or_missing(const json_t *report, const char *name, bool (*is)(con
 }
 
 static bool is_integer(const json_t *v) { return json_is_integer(v); }
+static bool is_number(const json_t *v) { return json_is_number(v); }
 static bool is_string(const json_t *v) { return json_is_string(v); }
 static bool is_object(const json_t *v) { return json_is_object(v); }
 static bool is_array(const json_t *v) { return json_is_array(v); }
@@ -314,7 +315,7 @@ static const char *check_report(const json_t *report)
 		{"number", is_integer, "number is no number"}, {"version", is_integer, "version is no number"},
 		{"digest", is_string, "digest is no text"}, {"state", is_string, "state is no text"},
 		{"refused", is_object, "refused is no object"}, {"generation", is_integer, "generation is no number"},
-		{"hermes", is_string, "hermes is no text"}, {"uptime_seconds", is_integer, "uptime_seconds is no number"},
+		{"hermes", is_string, "hermes is no text"}, {"uptime_seconds", is_number, "uptime_seconds is no number"},
 		{"ready", is_bool, "ready is neither true nor false"}, {"workers", is_list_of_objects, "workers is no list of objects"},
 		{"probes", is_list_of_objects, "probes is no list of objects"},
 		{"clusters", is_list_of_objects, "clusters is no list of objects"}, {"traffic", is_object, "traffic is no object"},
