@@ -10,7 +10,7 @@
 #include <time.h>
 
 #define RENEW_AFTER 2 / 3         /* of a certificate's life */
-#define DAYS 90
+#define DAYS 30
 
 /* Whether the node is to ask for a new certificate: long before the old one ends. */
 static bool must_renew(const struct controller *c, const char *node)

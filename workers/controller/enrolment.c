@@ -18,7 +18,7 @@
 #define KEY_MAX (NODES_NAME_MAX + 16)
 #define FAILURES_MAX 60               /* wrong tokens in a minute, of all together */
 #define WINDOW_S 60
-#define DAYS 90
+#define DAYS 30
 #define DAY_S 86400
 
 /* A certificate that is being made. */
