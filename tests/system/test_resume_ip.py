@@ -116,15 +116,30 @@ def test_a_worker_that_dies_is_replaced(tunnel, which):
     wait_for(answers, 30, message="ping to be answered over a new connection")
 
 
-def test_workers_are_replaced(tunnel):
-    """Orderly: the tunnel follows at once; what the device gives while it changes hands may be lost."""
+@pytest.mark.parametrize("which", ["far", "near"])
+def test_workers_are_replaced(tunnel, which):
+    """Orderly: what the device gives while it changes hands waits in its queue, and the tunnel goes on at the next worker."""
     user, near, far, answers = tunnel
-    ping = Ping(user, "10.0.0.1", 600)
-    for name in ("tunnel-0", "tunnel-1"):
-        before = far.pids()["tunnel"]
-        far.admin("workers", "restart", name)
-        wait_for(lambda: len(far.pids()["tunnel"]) == 2 and set(far.pids()["tunnel"]) != set(before), message="a new worker")
+    node = far if which == "far" else near
+    ping = Ping(user, "10.0.0.1", 800)
+    for name in ("tunnel-0", "tunnel-1", "tunnel-0"):
+        before = node.log().count("flows taken over")
+        node.admin("workers", "restart", name)
+        wait_for(lambda: node.log().count("flows taken over") > before, 20, message="the new worker")
         time.sleep(1)
-    sent, received, doubled = ping.result()
-    assert sent == 600 and received > 450 and doubled == 0
-    assert "tunnel moved" in near.log()
+    assert ping.result() == (800, 800, 0)
+    for n in (near, far):
+        assert "tunnel lost" not in n.log() and "not taken over" not in n.log() and "not handed over" not in n.log()
+
+
+def test_workers_of_both_ends_are_replaced_at_once(tunnel):
+    user, near, far, answers = tunnel
+    ping = Ping(user, "10.0.0.1", 800)
+    for _ in range(2):
+        for name in ("tunnel-0", "tunnel-1"):
+            for node in (near, far):
+                node.admin("workers", "restart", name)
+        time.sleep(2)
+    assert ping.result() == (800, 800, 0)
+    addresses = [c["assigned"] for d in far.admin("tunnels", "list", json=True)["tunnels"] for c in d["clients"]]
+    assert addresses and all(addresses)
