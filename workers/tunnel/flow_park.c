@@ -41,8 +41,7 @@ static bool over(const struct flow *flow)
 	return !flow->going->stream && (flow->up.ended || flow->down.ended || flow->going->from.through);
 }
 
-/* The connection that owned it is gone. */
-static bool keep_origin(struct flow *flow)
+bool going_keep_origin(struct flow *flow)
 {
 	if (!flow->own && !(flow->own = own_origin_new(flow->origin)))
 		return false;
@@ -55,12 +54,12 @@ bool going_park(struct flow *flow, const char *why)
 	struct going *g = flow->going;
 	struct tunnel *tunnel = flow->tunnel;
 	uint32_t ms = flow->generation->config->resume_timeout;
-	if (stream_settled(g) && keep_origin(flow))
+	if (stream_settled(g) && going_keep_origin(flow))
 		return stream_over(flow);
 	if (g->role != GOING_FAR || !g->has_id || flow->state != FLOW_STATE_STREAMING || over(flow) ||
 	    flow->origin->peer_refused || ms == 0 || (tunnel->draining && !tunnel->handing) || tunnel->n_parked >= PARKED_MAX)
 		return false;
-	if (!keep_origin(flow))
+	if (!going_keep_origin(flow))
 		return false;
 	flow->up.untaken = 0;
 	if (g->stream && g->reader.early && ms > UNHEARD_MS)

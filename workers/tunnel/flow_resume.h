@@ -88,6 +88,9 @@ void going_begin_anew(struct going *going, bool has_id);
 /* Towards the other end. */
 struct side *going_to_peer(struct going *going);
 
+/* flow_park.c. The connection that the flow came by is gone: who asked is kept. False: that cannot be. */
+bool going_keep_origin(struct flow *flow);
+
 /* flow_stream.c: the same for TCP tunnels. */
 void stream_data(struct flow *flow, bool up, struct chunks *chunks);
 /* Whether what the plain leg gave may be credited: not while too much is kept. */

@@ -251,7 +251,8 @@ bool going_finish(struct flow *flow, bool up)
 bool going_forsake(struct flow *flow, const char *why)
 {
 	struct going *g = flow->going;
-	if (!is_end(g) || g->role != GOING_CLIENT || flow->state != FLOW_STATE_STREAMING || !flow->out || g->next)
+	if (!is_end(g) || g->role != GOING_CLIENT || flow->state != FLOW_STATE_STREAMING || !flow->out || g->next ||
+	    !going_keep_origin(flow))
 		return false;
 	flow->error = FLOW_CANCELLED;
 	snprintf(flow->detail, sizeof(flow->detail), "client: %s", why);
