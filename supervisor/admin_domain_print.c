@@ -42,10 +42,17 @@ void domain_print_rollout(const json_t *d)
 		{"version", "version", ADMIN_TEXT}, {"from", "from", ADMIN_TEXT},   {"state", "state", ADMIN_TEXT},
 		{"reason", "reason", ADMIN_TEXT},   {"rolled back", "back", ADMIN_TEXT}, {"moved", "moved", ADMIN_TEXT},
 		{"nodes", "nodes", ADMIN_TEXT},     {"away", "away", ADMIN_TEXT},   {"author", "author", ADMIN_TEXT},
-		{"comment", "comment", ADMIN_TEXT}, {NULL, NULL, ADMIN_TEXT},
+		{"comment", "comment", ADMIN_TEXT}, {"accepted", "progress.accepted", ADMIN_TEXT}, {"waiting", "progress.waiting", ADMIN_TEXT},
+		{"not ready", "progress.not_ready", ADMIN_TEXT}, {NULL, NULL, ADMIN_TEXT},
 	};
-	const json_t *rollout = json_object_get(d, "rollout");
-	admin_pairs(stdout, json_is_object(rollout) ? rollout : d, columns);
+	static const struct admin_column rejected[] = {
+		{"REJECTED BY", "node", ADMIN_TEXT}, {"REASON", "reason", ADMIN_TEXT}, {NULL, NULL, ADMIN_TEXT}};
+	const json_t *rejections = json_object_get(json_object_get(d, "progress"), "rejected");
+	if (!*text(d, "state"))
+		puts("nothing was rolled out yet");
+	admin_pairs(stdout, d, columns);
+	if (json_array_size(rejections))
+		admin_table(stdout, rejections, rejected);
 }
 
 static void print_lines(const json_t *list, FILE *out, const char *suffix)
@@ -58,18 +65,18 @@ static void print_lines(const json_t *list, FILE *out, const char *suffix)
 void domain_print_dry_run(const json_t *d)
 {
 	const json_t *nodes = json_object_get(d, "nodes"), *version = json_object_get(d, "version");
-	print_lines(json_object_get(d, "errors"), stderr, "");
 	print_lines(json_object_get(d, "warnings"), stderr, " (warning)");
 	for (size_t i = 0; i < json_array_size(nodes); i++) {
 		const json_t *node = json_array_get(nodes, i);
 		printf("%s: %s\n", text(node, "name"), *text(node, "change") ? text(node, "change") : "changes");
-		print_lines(json_object_get(node, "errors"), stdout, "");
+		if (*text(node, "same_as"))
+			printf("  as %s\n", text(node, "same_as"));
 		if (*text(node, "diff"))
 			fputs(text(node, "diff"), stdout);
 	}
 	if (json_is_integer(version) && json_integer_value(version))
 		printf("version %lld, %zu nodes change\n", (long long)json_integer_value(version), json_array_size(nodes));
-	else if (!count(d, "errors"))
+	else
 		printf("it would be taken; %zu nodes change\n", json_array_size(nodes));
 }
 
@@ -101,19 +108,17 @@ int domain_follow(const struct admin_call *call, const struct rest *rest)
 	json_t *last = NULL;
 	int failures = 0, status = -1;
 	while (status < 0) {
-		json_t *d = rest_get(rest, "/v1/rollout"), *inner = json_object_get(d, "rollout");
-		const json_t *r = json_is_object(inner) ? inner : d;
+		json_t *d = rest_get(rest, "/v1/rollout");
 		failures = d ? 0 : failures + 1;
-		if (d && (!last || !same_progress(last, r)))
-			show_progress(call, r);
-		if (d && (!strcmp(text(r, "state"), "done") || !*text(r, "state")))
+		if (d && (!last || !same_progress(last, d)))
+			show_progress(call, d);
+		if (d && (!strcmp(text(d, "state"), "done") || !*text(d, "state")))
 			status = 0;
-		else if ((d && (!strcmp(text(r, "state"), "stopped") || !strcmp(text(r, "state"), "aborted"))) ||
+		else if ((d && (!strcmp(text(d, "state"), "stopped") || !strcmp(text(d, "state"), "aborted"))) ||
 		         failures == FOLLOW_FAILURES)
 			status = 1;
 		json_decref(last);
-		last = json_incref((json_t *)r);
-		json_decref(d);
+		last = d;
 		if (status < 0)
 			usleep((useconds_t)(FOLLOW_S * 1e6));
 	}

@@ -183,17 +183,23 @@ static int use_words(struct parsed *p, const struct admin_call *call, const stru
                      const bool *flags, int words, char **argv)
 {
 	const char *path = v->path;
+	const char *document = NULL;      /* what its errors call it */
 	int next = 0, status = 0;
 	if (v->document) {
 		if (next == words)
 			return usage(call);
-		if ((status = read_document(p, argv[next++])))
+		const char *name = strrchr(argv[next], '/');
+		if ((status = read_document(p, argv[next])))
 			return status;
+		document = name ? name + 1 : strcmp(argv[next], "-") ? argv[next] : "document";
+		next++;
 	}
 	for (const struct rest_field *f = v->fields; f->name && !status; f++)
 		if (!f->option && f->kind == REST_PATH && next < words)
 			fill_path(p, &path, argv[next++]);
 	strncat(p->path, strstr(path, "%s") ? "" : path, sizeof(p->path) - strlen(p->path) - 1);
+	if (document)
+		append_query(p->path, "name", document);
 	for (const struct rest_field *f = v->fields; f->name && !status; f++) {
 		size_t i = (size_t)(f - v->fields);
 		const char *word = f->option ? values[i] : f->kind != REST_PATH && next < words ? argv[next++] : NULL;
