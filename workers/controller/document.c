@@ -269,8 +269,8 @@ static void check_objective(struct config_parser *p, const struct document *d, s
 	check_names(p, d, o->at, "nodes", &o->nodes, document_node, "node");
 	if (!o->limit && !o->loss.n)
 		config_error(p, o->at, "neither limit nor loss; expected what is to be kept");
-	if (!o->n_ways)
-		config_error(p, config_find(o->at, "ways"), "no way; expected at least one");
+	if (!o->n_ways || o->n_ways > DOCUMENT_WAYS_MAX)
+		config_error(p, config_find(o->at, "ways"), "%zu ways; expected 1 to %d", o->n_ways, DOCUMENT_WAYS_MAX);
 	for (size_t i = 0; i < o->n_ways; i++) {
 		for (size_t j = 0; j < i; j++)
 			if (!strcmp(o->ways[i].cluster, o->ways[j].cluster))
@@ -345,6 +345,8 @@ static void check_rollout(struct config_parser *p, struct document *d)
 		r->stay = true;
 		r->text.rejected = (char *)"10%";     /* all at once: what the rest does says more than the first */
 		r->text.not_ready = (char *)"10%";
+		r->text.silent = (char *)"100%";
+		r->wait = 0;
 	}
 	health = config_find(at, "health");
 	check_canary(p, d, r, at);
@@ -363,6 +365,8 @@ static void check(struct config_parser *p, struct document *d, const char *domai
 	if (d->n_nodes > DOCUMENT_MEMBERS_MAX || d->n_users > DOCUMENT_MEMBERS_MAX)
 		config_error(p, config_find(d->root, d->n_nodes > DOCUMENT_MEMBERS_MAX ? "nodes" : "users"),
 		             "too many; expected at most %d nodes and as many users", DOCUMENT_MEMBERS_MAX);
+	if (d->n_objectives > DOCUMENT_OBJECTIVES_MAX)
+		config_error(p, config_find(d->root, "objectives"), "too many; expected at most %d", DOCUMENT_OBJECTIVES_MAX);
 	if (domain && strcmp(domain, d->domain))
 		config_error(p, config_find(d->root, "domain"), "\"%s\" is another domain; expected %s", d->domain, domain);
 	make_indexes(p, d);

@@ -10,6 +10,8 @@
 
 #define DOCUMENT_TEXT_MAX ((size_t)16 * 1024 * 1024)
 #define DOCUMENT_MEMBERS_MAX 10000        /* nodes, and users */
+#define DOCUMENT_OBJECTIVES_MAX 1000
+#define DOCUMENT_WAYS_MAX 32              /* of an objective */
 
 /* A number of nodes, or hundredths of a percent of them. */
 struct domain_share { bool percent; uint32_t n; };

@@ -3,6 +3,8 @@
 #include "ipc/log.h"
 #include "workers/controller/compose.h"
 #include "workers/controller/nodes.h"
+#include "workers/controller/objectives.h"
+#include "workers/controller/rollout.h"
 
 #include <event2/event.h>
 #include <stdio.h>
@@ -84,6 +86,8 @@ void domain_free(struct domain *d)
 		return;
 	if (d->tick)
 		event_free(d->tick);
+	objectives_free(d->objectives);
+	rollout_free(d->rollout);
 	publish_free(d->publish);
 	versions_free(d->versions);
 	json_decref(d->revoked);
@@ -103,8 +107,10 @@ void domain_start(struct controller *c)
 	compose_inputs_free(&inputs);
 	d->versions = versions_new(c->kv);
 	d->publish = d->versions ? publish_new(c, d->versions) : NULL;
+	d->rollout = d->publish ? rollout_new(d) : NULL;
+	d->objectives = d->rollout ? objectives_new(d) : NULL;
 	d->tick = event_new(worker_base(c->worker), -1, EV_PERSIST, on_tick, d);
-	if (!d->publish || !d->tick) {
+	if (!d->objectives || !d->tick) {
 		log_error("out of memory", "what=domain");
 		domain_free(d);
 		return;

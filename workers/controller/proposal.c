@@ -3,6 +3,7 @@
 #include "ipc/log.h"
 #include "store/diff.h"
 #include "store/digest.h"
+#include "workers/controller/rollout.h"
 #include "workers/controller/rollout_plan.h"
 #include "workers/controller/sweep.h"
 
@@ -144,8 +145,12 @@ static json_t *result(struct proposal *p, const json_t *plan)
 
 static json_t *plan_of(struct proposal *p, const struct kv_value *record)
 {
-	return rollout_plan(record->revision ? record->json : NULL, p->version->document, p->version->number, p->affected, p->at_once,
-	                    domain_present, p->domain, p->author, p->comment);
+	json_t *plan = rollout_plan(record->revision ? record->json : NULL, p->version->document, p->version->number, p->affected,
+	                            p->at_once, domain_present, p->domain, p->author, p->comment);
+
+	rollout_begin_stage(plan, 0, (size_t)json_integer_value(json_object_get(plan, "moved")), p->domain->controller->kv, domain_present,
+	                    p->domain);
+	return plan;
 }
 
 static void keep(struct proposal *p);
