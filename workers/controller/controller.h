@@ -54,5 +54,8 @@ void nodes_watch(struct nodes *nodes, void (*changed)(void *arg, const char *nam
 
 /* The domain's part, begun when kv is ready: reads documents, puts rollout and objectives to work. */
 void domain_start(struct controller *controller);
+/* At the end: begins nothing any more (before kv goes), and is gone (after it). NULL is fine. */
+void domain_stop(struct domain *domain);
+void domain_free(struct domain *domain);
 
 #endif

@@ -80,6 +80,14 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	d->leads = leads;
 }
 
+void domain_stop(struct domain *d)
+{
+	if (!d)
+		return;
+	event_del(d->tick);
+	publish_stop(d->publish);
+}
+
 void domain_free(struct domain *d)
 {
 	if (!d)

@@ -20,7 +20,6 @@ struct domain {
 
 /* ms of Unix time. */
 int64_t domain_now(void);
-void domain_free(struct domain *domain);
 
 /* Whether a node reports. */
 bool domain_present(void *domain, const char *node);

@@ -241,11 +241,13 @@ static void set_up(struct program *p)
 static void tear_down(struct program *p)
 {
 	struct controller *c = &p->controller;
+	domain_stop(c->domain);
 	keeper_client_free(c->keeper);
 	polls_free(c->polls);
 	enrolment_free(c->enrolment);
 	kv_free(c->kv);
 	kv_free(p->local);
+	domain_free(c->domain);
 	nodes_free(c->nodes);
 	api_free(c->api);
 	config_free(p->prepared);

@@ -40,7 +40,7 @@ struct publish {
 	struct sweep *sweep;
 	struct change **changes;
 	size_t n, at, signing, ready, writing, done;   /* at: those before have been given to the keeper */
-	bool running, reserving, again;   /* again: later, after a failure */
+	bool running, reserving, again, stopped;      /* again: later, after a failure */
 	uint64_t next, end, reserved;     /* numbers; reserved: the revision of kv's `number` that says so */
 	uint64_t written, last;
 	json_t *errors;
@@ -271,7 +271,7 @@ static void reserve(struct publish *p)
 /* Signs and writes what is left; a batch is full, or all that there is. Entered again from what it starts: callbacks may come at once. */
 static void go_on(struct publish *p)
 {
-	if (!p->running || p->sweep || p->reserving)
+	if (!p->running || p->sweep || p->reserving || p->stopped)
 		return;
 	while (p->at < p->n && p->signing < SIGNING_MAX) {
 		if (p->changes[p->at]->state == CHANGE_FOUND && !have_numbers(p)) {
@@ -455,6 +455,12 @@ struct publish *publish_new(struct controller *controller, struct versions *vers
 		return p;
 	publish_free(p);
 	return NULL;
+}
+
+void publish_stop(struct publish *p)
+{
+	p->stopped = true;
+	event_del(p->soon);
 }
 
 void publish_free(struct publish *p)

@@ -9,6 +9,8 @@
 
 struct publish;
 struct publish *publish_new(struct controller *controller, struct versions *versions);
+/* Nothing is begun any more. */
+void publish_stop(struct publish *publish);
 void publish_free(struct publish *publish);
 
 /* Something that the node's configuration follows from has changed: soon, and once for several calls. reason: for histories, where the
