@@ -3,6 +3,7 @@
 #include "ipc/log.h"
 #include "store/digest.h"
 #include "workers/controller/nodes.h"
+#include "workers/controller/renewal.h"
 #include "workers/controller/tokens.h"
 
 #include <event2/event.h>
@@ -364,6 +365,7 @@ void enrolment_add(struct api *api)
 	};
 	api_add(api, routes, sizeof(routes) / sizeof(*routes));
 	tokens_add(api);
+	renewal_add(api);
 }
 
 struct enrolment *enrolment_new(struct controller *controller, struct event_base *base)

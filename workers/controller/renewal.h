@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef HERMES_CONTROLLER_RENEWAL_H
+#define HERMES_CONTROLLER_RENEWAL_H
+
+#include "workers/controller/api.h"
+
+/* POST /v1/nodes/NAME/renew */
+void renewal_add(struct api *api);
+
+#endif
