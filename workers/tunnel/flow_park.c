@@ -94,11 +94,17 @@ static bool same(const char *a, const char *b)
 	return a == b || (a && b && strcmp(a, b) == 0);
 }
 
+/* A byte stream has only the one far end, to which its user may come by other nodes than before, that may speak for him. */
+static bool same_peer(const struct flow *flow, const struct flow *joiner)
+{
+	return same(flow->origin->peer, joiner->origin->peer) || (flow->going->stream && flow->user && joiner->origin->peer);
+}
+
 static bool may_join(const struct flow *flow, const struct flow *joiner, const struct tunnel_header *asked)
 {
 	bool lives = flow->state == FLOW_STATE_PARKED || flow->state == FLOW_STATE_STREAMING;
 	return lives && flow != joiner && flow->out && !over(flow) && flow->going->stream == asked->stream &&
-	       same(flow->origin->peer, joiner->origin->peer) && same(flow->user, joiner->user) &&
+	       same_peer(flow, joiner) && same(flow->user, joiner->user) &&
 	       same(flow->protocol, joiner->protocol) && same(flow->authority, joiner->authority) &&
 	       !flow_leads_elsewhere(flow, joiner->decision) && going_plausible(flow->going, asked->received);
 }

@@ -23,8 +23,8 @@
  *                                                                 on, the request direction from behind the mark on
  *             hermes-tunnel: stream, id=.., received=M, joined, from=K     it goes on, both directions with capsules; the response
  *                                                                 direction with byte K <= N, or what was acknowledged since
- *             410                                                 no such tunnel (any more), or not for this peer and user: the
- *                                                                 far end never begins another one in its place
+ *             410                                                 no such tunnel (any more), or not for this user, or for this peer
+ *                                                                 where there is no user: never another one in its place
  *
  * Without `stream` in the answer to a new tunnel both directions are plain. A hop that does not carry the tunnel by HTTP/2 on
  * both its sides takes the field off the request. An end that is finished, or gives up for good, ends its direction of the HTTP
