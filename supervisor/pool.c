@@ -433,6 +433,8 @@ static void reaped(struct pool *p, struct child *c, int status)
 	          slot->name, (int)c->pid, log_value(how), (unsigned long long)(clock_ms() - c->started));
 	pid_t pid = c->pid;
 	TAILQ_REMOVE(&p->children, c, link);
+	if (slot->child == c)              /* stopped: nobody had to notice that it is lost */
+		slot->child = NULL;
 	child_free(c);
 	replace_reaped(p->supervisor->replace, pid, slot->last_end);
 }
