@@ -28,7 +28,8 @@ FIELDS(tls) = {
 	 .doc = "PEM files with the certificates to believe. On a listener for programs: asks for client certificates."},
 	{"crl", S_STR, W_TEXT, AT(config_tls, crl), .doc = "PEM file with revoked certificates."},
 	{"server_name", S_STR, W_TEXT, AT(config_tls, server_name),
-	 .doc = "Clusters: the name that is sent and that the certificate must bear; else the endpoint's own name."},
+	 .doc = "Clusters: the name that is sent and that the certificate must bear; else the endpoint's own name. "
+	        "hermes://DOMAIN/node/NAME[,NAME...]: one of these nodes; NAME *: any."},
 	{"require", S_BOOL, W_BOOL, AT(config_tls, require), .preset = "false",
 	 .doc = "Listeners for programs: refuse clients without a certificate."},
 	{"identity", S_BOOL, W_NOT, AT(config_tls, no_identity), .preset = "true",

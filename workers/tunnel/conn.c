@@ -286,7 +286,7 @@ static void on_dialled(void *arg, const struct dial_result *result)
 	struct pool *pool = c->pool;
 	const struct config_cluster *config = pool->cluster->config;
 	struct tunnel *tunnel = pool->cluster->all->tunnel;
-	const char *host = config->tls.server_name ? config->tls.server_name : pool->host ? pool->host : "localhost";
+	const char *host = tls_host(config, pool->host);
 	char authority[300];
 	SSL *ssl = NULL;
 	c->dial = NULL;

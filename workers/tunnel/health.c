@@ -152,8 +152,7 @@ static void on_dialled(void *arg, const struct dial_result *result)
 	struct health *h = arg;
 	struct cluster *cluster = h->endpoint->cluster;
 	const struct config_address *address = &h->endpoint->config->address;
-	const char *host = cluster->config->tls.server_name ? cluster->config->tls.server_name :
-	                   address->host ? address->host : "localhost";
+	const char *host = tls_host(cluster->config, address->host);
 	SSL *ssl = NULL;
 	h->dial = NULL;
 	if (result->fd < 0)

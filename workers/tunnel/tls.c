@@ -302,8 +302,28 @@ bool tls_revoked(const struct config *config, const char *name, const char *doma
 	return false;
 }
 
-/* The server's certificate: a revoked node is not believed; and where a cluster's server_name is a node's URI, that very name
- * must stand in it. */
+/* wanted: hermes://DOMAIN/node/NAME, or several names with commas between, or * for any node of the domain. */
+static bool is_wanted(const char *wanted, const char *uri)
+{
+	const char *names = strrchr(wanted, '/') + 1, *name;
+	size_t before = (size_t)(names - wanted), length = strlen(uri) > before ? strlen(uri) - before : 0;
+	if (!length || strncasecmp(uri, wanted, before) != 0)
+		return false;
+	name = uri + before;
+	if (strpbrk(name, ",/"))
+		return false;
+	if (strcmp(names, "*") == 0)
+		return true;
+	for (size_t n; *names; names += n + (names[n] == ',')) {
+		n = strcspn(names, ",");
+		if (n == length && strncasecmp(names, name, n) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The server's certificate: a revoked node is not believed; and where a cluster's server_name is a node's URI, that very name (one of
+ * those names) must stand in it. */
 static int verify_server(int ok, X509_STORE_CTX *store)
 {
 	if (!ok || X509_STORE_CTX_get_error_depth(store) > 0)
@@ -313,13 +333,21 @@ static int verify_server(int ok, X509_STORE_CTX *store)
 	const char *wanted = SSL_get_app_data(ssl);
 	char uri[512], *name, *domain;
 	bool node = certificate_uri(X509_STORE_CTX_get_current_cert(store), uri, sizeof(uri));
-	int error = wanted && !(node && strcasecmp(uri, wanted) == 0) ? X509_V_ERR_HOSTNAME_MISMATCH : X509_V_OK;
+	int error = wanted && !(node && is_wanted(wanted, uri)) ? X509_V_ERR_HOSTNAME_MISMATCH : X509_V_OK;
 	if (node && split_uri(uri, &name, &domain) && tls_revoked(config, name, domain))
 		error = X509_V_ERR_CERT_REVOKED;
 	if (error == X509_V_OK)
 		return 1;
 	X509_STORE_CTX_set_error(store, error);
 	return 0;
+}
+
+const char *tls_host(const struct config_cluster *cluster, const char *own)
+{
+	const char *name = cluster->tls.server_name;
+	if (name && strncmp(name, URI_PREFIX, sizeof(URI_PREFIX) - 1) != 0)
+		return name;
+	return own ? own : "localhost";
 }
 
 SSL *tls_connect(struct tls *tls, const struct config_cluster *cluster, const char *host)

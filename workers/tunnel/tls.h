@@ -18,6 +18,8 @@ void tls_free(struct tls *tls);
 SSL *tls_accept(struct tls *tls, const struct config_listener *listener);
 /* For a connection to `host` (server_name or endpoint's name); NULL when the cluster is plain (or on failure). */
 SSL *tls_connect(struct tls *tls, const struct config_cluster *cluster, const char *host);
+/* What an endpoint is called in requests: by server_name, where that is no node's URI, else by its own name (may be NULL). */
+const char *tls_host(const struct config_cluster *cluster, const char *own);
 
 /* The node (NAME of hermes://DOMAIN/node/NAME, else a DNS name) that the verified peer certificate names, into name and domain
  * (domain "" for a DNS name). False: none. */
