@@ -238,7 +238,8 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
  * controller's number of it) or "rollback" (version: of the store; back to the last confirmed one). The supervisor begins it with a
  * CONFIG_SUBMIT of the same action, version, source and author, and tells by OUTCOME what became of it. */
 #define IPC_FIELDS_config_wanted(F) F(U64, id) F(STR, action) F(U64, version) F(STR, source) F(STR, author)
-/* ok: generation is in force (unchanged: it was already). Else errors say why not, one per line, as of CONFIG_COMPILED. */
+/* ok: generation is in force (unchanged: it was already). Else errors say why not, one per line, as of CONFIG_COMPILED; none: it was not
+ * begun, and may be asked for again. */
 #define IPC_FIELDS_config_outcome(F) F(U64, id) F(BOOL, ok) F(BOOL, unchanged) F(U64, generation) F(STRS, errors)
 
 /* op and args: workers/keeper/keeper.h. text: a PEM document, or what is to be signed (as a sealed memfd where it is larger than

@@ -89,10 +89,10 @@ static void on_changed(void *arg, const struct change_result *result)
 	request_free(r);
 }
 
+/* Without an error: it may be asked for again. */
 static void refuse(struct child *child, uint64_t id, const char *why)
 {
-	const char *errors[] = {why};
-	struct ipc_config_outcome m = {.id = id, .errors = {.v = errors, .n = 1}};
+	struct ipc_config_outcome m = {.id = id};
 	log_warn("change not begun", "worker=%s reason=%s", child->slot->name, log_value(why));
 	child_send(child, IPC_MSG_CONFIG_OUTCOME, &m, -1);
 }
@@ -102,13 +102,10 @@ void wanted_change(struct wanted *w, struct child *child, const struct ipc_confi
 	const char *action = m->action ? m->action : "";
 	struct change_request request = {.action = action, .name = "controller", .version = m->version,
 	                                 .source = m->source ? m->source : "controller", .author = m->author ? m->author : "controller"};
-	if (strcmp(action, "controller") && strcmp(action, "rollback")) {
-		refuse(child, m->id, "unknown action; expected controller or rollback");
-		return;
-	}
-	struct request *r = request_new(w, child, m->id);
+	bool known = strcmp(action, "controller") == 0 || strcmp(action, "rollback") == 0;
+	struct request *r = known && child->slot->child == child ? request_new(w, child, m->id) : NULL;
 	if (!r) {
-		refuse(child, m->id, "too many changes are asked for");
+		refuse(child, m->id, !known ? "unknown action" : child->slot->child != child ? "it is being replaced" : "too many");
 		return;
 	}
 	log_info("change asked for", "action=%s version=%llu author=%s", action, (unsigned long long)m->version,

@@ -48,6 +48,8 @@ void control_reached(struct control *c)
 		return;
 	c->connected = true;
 	c->since = (int64_t)time(NULL);
+	control_link_hurry(c->poll);
+	control_link_hurry(c->reports);
 	log_info("controller reached", "generation=%" PRIu64 " number=%" PRIu64, c->generation, control_number(c));
 }
 

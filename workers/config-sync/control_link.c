@@ -95,6 +95,12 @@ void control_link_lost(struct control_link *l, const char *why)
 		l->ops->away(l->arg, why);
 }
 
+void control_link_hurry(struct control_link *l)
+{
+	if (!l->http && !l->dialing && event_pending(l->again, EV_TIMEOUT, NULL))
+		arm(l, 0);
+}
+
 void control_link_good(struct control_link *l)
 {
 	l->good = true;

@@ -25,6 +25,8 @@ void control_link_open(struct control_link *link);
 void control_link_reset(struct control_link *link);
 /* Drops the connection; opens it again, in time. */
 void control_link_lost(struct control_link *link, const char *why);
+/* Another link got through: no more waiting. */
+void control_link_hurry(struct control_link *link);
 /* The last answer was a good one. */
 void control_link_good(struct control_link *link);
 /* From ready(), or after an answer while usable. body NULL: none. 0 or -errno. */

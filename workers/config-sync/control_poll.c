@@ -80,8 +80,10 @@ void control_poll_outcome(struct control *c, const struct ipc_config_outcome *m)
 	event_del(c->offer_limit);
 	if (m->ok)
 		take_acceptance(c, m);
-	else
+	else if (m->errors.n)
 		take_refusal(c, &m->errors);
+	else                                      /* it was not even begun */
+		control_after(c->bad_wait, BAD_FIRST_MS);
 	c->offer.id = 0;
 	control_report_now(c);
 	control_poll_start(c);
