@@ -9,11 +9,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum stats_scope { STATS_WORKER, STATS_LISTENER, STATS_CLUSTER, STATS_ROUTE, STATS_SCOPE_COUNT };
+enum stats_scope { STATS_WORKER, STATS_LISTENER, STATS_CLUSTER, STATS_ROUTE, STATS_PROBE, STATS_SCOPE_COUNT };
 
 /* S(SCOPE, ID, kind, family, labels, stability, help). kind: counter, gauge, histogram (of µs, exported in seconds).
  * family: OpenMetrics name without `hermes_` and without the `_total`, `_bucket` etc. that the format adds; base units.
- * labels: further labels, or "". The scope's own label (listener="...", cluster=, route=; worker="tunnel-0") is added. */
+ * labels: further labels, or "". The scope's own label (listener="...", cluster=, route=, probe=; worker="tunnel-0") is added. */
 #define STATS_METRICS(S)                                                                                              \
 	S(LISTENER, CONNECTIONS, counter, "listener_connections", "", stable, "Connections accepted")                 \
 	S(LISTENER, CONNECTIONS_OPEN, gauge, "listener_open_connections", "", stable, "Connections open now")         \
@@ -83,7 +83,10 @@ enum stats_scope { STATS_WORKER, STATS_LISTENER, STATS_CLUSTER, STATS_ROUTE, STA
 	S(WORKER, TUNNELS_MOVED, counter, "worker_moved_tunnels", "", stable, "UDP and IP tunnels that a change led elsewhere")   \
 	S(WORKER, TUNNELS_LOST, counter, "worker_lost_tunnels", "", stable, "UDP and IP tunnels given up after their connection was lost") \
 	S(WORKER, HANDED_OVER, counter, "worker_handed_over_flows", "", stable, "Flows that went over to the worker's successor")  \
-	S(WORKER, TAKEN_OVER, counter, "worker_taken_over_flows", "", stable, "Flows that came from the worker's predecessor")
+	S(WORKER, TAKEN_OVER, counter, "worker_taken_over_flows", "", stable, "Flows that came from the worker's predecessor") \
+	S(PROBE, SENT, counter, "probe_sent", "", stable, "Probes sent along a configured way")                       \
+	S(PROBE, LOST, counter, "probe_lost", "", stable, "Probes that no node answered in time, or that led nowhere") \
+	S(PROBE, RTT, histogram, "probe_rtt_seconds", "", stable, "Round trips of the probes that were answered")
 
 enum stats_metric {
 #define S(SCOPE, ID, kind, family, labels, stability, help) STATS_##SCOPE##_##ID,

@@ -15,6 +15,7 @@ const char *metrics_scope_label(enum stats_scope scope)
 {
 	static const char *const labels[STATS_SCOPE_COUNT] = {
 		[STATS_WORKER] = "worker", [STATS_LISTENER] = "listener", [STATS_CLUSTER] = "cluster", [STATS_ROUTE] = "route",
+		[STATS_PROBE] = "probe",
 	};
 	return labels[scope];
 }

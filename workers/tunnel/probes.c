@@ -34,6 +34,7 @@ struct way {
 	uint64_t began, answered;     /* µs; answered 0: never */
 	char error[256];
 	struct probes_window window;
+	struct stats_set *stats;
 	TAILQ_ENTRY(way) link;
 };
 
@@ -72,8 +73,12 @@ static void on_told(void *arg, const struct head *response, uint64_t round_trip)
 		way->open--;
 		probes_window_add(&way->window, shot->sent, round_trip < UINT32_MAX ? (uint32_t)round_trip : UINT32_MAX, why);
 		snprintf(way->error, sizeof(way->error), "%s", why ? why : "");
-		if (!why)
+		if (why) {
+			stats_add(way->stats, STATS_PROBE_LOST, 1);
+		} else {
+			stats_observe(way->stats, STATS_PROBE_RTT, round_trip);
 			way->answered = now_us();
+		}
 	}
 	free(shot);
 }
@@ -86,6 +91,7 @@ static struct shot *shot_new(struct way *way)
 	*shot = (struct shot){.way = way, .sent = now_us()};
 	LIST_INSERT_HEAD(&way->shots, shot, link);
 	way->open++;
+	stats_add(way->stats, STATS_PROBE_SENT, 1);
 	return shot;
 }
 
@@ -104,6 +110,7 @@ static void shoot(struct way *way)
 		return;
 	LIST_REMOVE(shot, link);
 	way->open--;
+	stats_add(way->stats, STATS_PROBE_LOST, 1);
 	probes_window_add(&way->window, shot->sent, 0, true);
 	snprintf(way->error, sizeof(way->error), "%s", why);
 	free(shot);
@@ -161,7 +168,8 @@ static void way_new(struct probes *probes, const struct config_probe *c)
 	if (!way)
 		abort();
 	*way = (struct way){.probes = probes, .name = copy(c->name), .cluster = copy(c->cluster), .target = copy(c->target),
-	                    .method = copy(c->method), .interval = c->interval, .timeout = c->timeout, .began = now_us()};
+	                    .method = copy(c->method), .interval = c->interval, .timeout = c->timeout, .began = now_us(),
+	                    .stats = stats_set(probes->tunnel->stats, STATS_PROBE, c->name)};
 	way->headers = calloc(c->add_headers.n + 1, sizeof(*way->headers));
 	way->timer = evtimer_new(probes->tunnel->base, on_interval, way);
 	if (!way->headers || !way->timer)
