@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Trees as text. A value is quoted unless it was plain and cannot be read as anything else. */
+/* Trees as text. A value is quoted where it could be read as anything else; one that was quoted stays so where that matters. */
 #include "store/yaml_merge.h"
 #include "store/yaml_text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #define STEP 2                    /* of indentation */
 #define LONG_KEY 500              /* YAML's short form of a key ends at 1,024 characters */
@@ -18,6 +19,17 @@ static bool is_plain(const char *text)
 	size_t n = strlen(text);
 
 	return n && n < 256 && strchr(first, *text) && strspn(text, rest) == n && text[n - 1] != ':';
+}
+
+/* A quoted text that reads the same without its quotes, for this parser and others. */
+static bool needs_no_quotes(const char *text)
+{
+	static const char *const words[] = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"};
+
+	for (unsigned i = 0; i < sizeof(words) / sizeof(*words); i++)
+		if (!strcasecmp(words[i], text))
+			return false;
+	return is_plain(text) && !(*text >= '0' && *text <= '9');
 }
 
 static void write_quoted(FILE *out, const char *text)
@@ -51,7 +63,7 @@ static void write_scalar(FILE *out, const struct yaml_node *node)
 {
 	if (node->null)
 		fputs("null", out);
-	else if (node->plain && is_plain(node->text))
+	else if (node->plain ? is_plain(node->text) : needs_no_quotes(node->text))
 		fputs(node->text, out);
 	else
 		write_quoted(out, node->text);
@@ -101,7 +113,7 @@ static void write_node(const struct writer *w, const struct yaml_node *node, int
 		bool lengthy = strlen(k->text) > LONG_KEY;
 		if (lengthy)
 			fputs("? ", w->out);
-		if (k->plain && is_plain(k->text) && !strchr(k->text, ':'))
+		if (needs_no_quotes(k->text) && !strchr(k->text, ':'))
 			fputs(k->text, w->out);
 		else
 			write_quoted(w->out, k->text);

@@ -70,7 +70,7 @@ static void test_origins(void **state)
 	(void)state;
 	assert_string_equal(text, "node:\n  name: n  # local\n  max_hops: 3  # controller 7\n"
 	                          "clusters:\n  - name: a  # local\n    carry: h1  # local\n    endpoints:\n"
-	                          "      - \"x:1\"  # controller 7\nempty: []  # local\n");
+	                          "      - x:1  # controller 7\nempty: []  # local\n");
 	free(text);
 }
 
