@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A domain's keys: a controller is made, machines enrol by token, certificates renew, revoked nodes are out at once."""
+import json
+import re
+import socket
+import ssl
+import stat
+import subprocess
+import threading
+
+import pytest
+
+import hermes
+from domains import Machine, online, run_admin
+
+
+@pytest.fixture(scope="module")
+def controller(session_tmp):
+    folder = session_tmp / "enroll"
+    folder.mkdir(mode=0o755)
+    with Machine("c1", folder, extra={"control": {"report": "200ms"}}).init(hermes.free_port()) as c:
+        yield c
+
+
+def files(machine):
+    return sorted(p.name for p in machine.folder.rglob("*") if p.name not in ("run", "state"))
+
+
+def test_first_machine(controller):
+    names = {p.name: stat.S_IMODE(p.stat().st_mode) for p in controller.keys.iterdir()}
+    assert names.keys() == {"ca.key", "ca.crt", "domain.key", "domain.pub", "authorities.crt", "node.crt", "node.key"}
+    assert set(names.values()) == {0o600}
+    assert stat.S_IMODE(controller.keys.stat().st_mode) == 0o700
+    text = subprocess.run(["openssl", "x509", "-in", controller.keys / "node.crt", "-noout", "-text"], capture_output=True,
+                          text=True, check=True).stdout
+    assert "URI:hermes://example.net/node/c1, DNS:c1, DNS:c1.example.net, DNS:controller.example.net" in text
+    online(controller, "c1")           # by its own listener, like every node
+    # a second time only by force
+    done = run_admin("controller", "init", "--domain", "other.net", "--name", "x", "--address", "127.0.0.1:1",
+                     *controller.places(), check=False)
+    assert done.returncode == 1 and "already" in done.stderr
+    assert {p.name for p in controller.keys.iterdir()} == names.keys()
+
+
+def test_a_machine_joins(controller, tmp_path):
+    with Machine("alice", tmp_path, extra={"control": {"report": "200ms"}}).enroll(controller) as alice:
+        assert {p.name for p in alice.keys.iterdir()} == {"authorities.crt", "node.crt", "node.key"}
+        assert "PRIVATE KEY" in (alice.keys / "node.key").read_text()
+        online(controller, "alice")
+        rows = {n["name"]: n for n in controller.admin("nodes", "list", json=True)["nodes"]}
+        assert rows["alice"]["state"] == "online" and rows["c1"]["state"] == "online"
+        assert "alice" in controller.admin("nodes", "list")
+        # used up
+        assert not controller.admin("controller", "token", "list", json=True)["tokens"]
+
+
+def nothing_written(machine):
+    assert not machine.config_file.exists()
+    assert [p.name for p in machine.state.iterdir()] == []
+    assert [p.name for p in machine.folder.iterdir() if p.name.startswith("hermes.yaml")] == []
+
+
+def refused(machine, controller, token, *args, says, name=None):
+    if name:
+        machine.name = name
+    done = machine.enroll(controller, *args, token=token, check=False, start=False)
+    assert done.returncode == 1 and re.search(says, done.stderr), done.stderr
+    nothing_written(machine)
+
+
+def test_tokens_that_are_no_good(controller, tmp_path):
+    bob = Machine("bob", tmp_path)
+    token = controller.token("--node", "bob")
+    kind, ident, secret, fingerprint = token.split(".")
+    wrong = secret[:-1] + ("A" if secret[-1] != "A" else "B")
+    refused(bob, controller, f"{kind}.{ident}.{wrong}.{fingerprint}", says="not valid")
+    refused(bob, controller, f"{kind}.nothing.{secret}.{fingerprint}", says="not valid")
+    refused(bob, controller, "hermes1.a.b", says="no token")
+    refused(bob, controller, token, says="for another node", name="carol")
+    refused(bob, controller, controller.token(), says="node of that name", name="c1")
+    refused(bob, controller, controller.token("--node", "controller"), says="reserved", name="controller")
+    expired = controller.token("--node", "bob", "--lifetime", "1s")
+    hermes.wait_for(lambda: ident in controller.admin("controller", "token", "list") and
+                    len(controller.admin("controller", "token", "list", json=True)["tokens"]) == 3, message="a token to expire")
+    refused(bob, controller, expired, says="not valid", name="bob")
+    controller.admin("controller", "token", "delete", ident)
+    refused(bob, controller, token, says="not valid")
+    # once only
+    bob.enroll(controller, start=False)
+    used = controller.token("--node", "dora")
+    Machine("dora", tmp_path).enroll(controller, token=used, start=False)
+    (tmp_path / "again").mkdir()
+    refused(Machine("dora", tmp_path / "again"), controller, used, says="not valid")
+
+
+def test_another_authority(controller, tmp_path):
+    token = controller.token("--node", "eve")
+    *rest, fingerprint = token.split(".")
+    other = ".".join([*rest, ("A" if fingerprint[0] != "A" else "B") + fingerprint[1:]])
+    eve = Machine("eve", tmp_path)
+    refused(eve, controller, other, says="fingerprint.*nothing was sent")
+    assert any(t["id"] == rest[1] and "failed" not in t for t in controller.admin("controller", "token", "list", json=True)["tokens"])
+
+
+class Between(threading.Thread):
+    """A server that shows the domain's authority beside its own, and answers by a certificate of its own."""
+
+    def __init__(self, folder, authority, port):
+        super().__init__(daemon=True)
+        certs = hermes.Certs(folder, "Hermes example.net")
+        certificate, key = certs.server("controller", "DNS:controller.example.net")
+        self.text = certs.ca.read_text() + authority.read_text()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certificate, key)
+        self.socket = socket.create_server(("127.0.0.1", port))
+        self.requests = []
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                plain, _ = self.socket.accept()
+                with self.context.wrap_socket(plain, server_side=True) as tls:
+                    self.requests.append(tls.recv(65536))
+                    body = self.text.encode()
+                    tls.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body) + body)
+            except ssl.SSLError:
+                continue
+            except OSError:
+                return
+
+
+def test_somebody_in_between(controller, tmp_path):
+    between = Between(tmp_path / "tls", controller.keys / "ca.crt", hermes.free_port())
+    frank, token = Machine("frank", tmp_path), controller.token("--node", "frank")
+    port, controller.port = controller.port, between.socket.getsockname()[1]
+    try:
+        refused(frank, controller, token, says="certificate|SSL")
+    finally:
+        controller.port = port
+        between.socket.close()
+    assert len(between.requests) == 1 and token.split(".")[2].encode() not in between.requests[0]
+
+
+def test_all_or_nothing(controller, tmp_path):
+    grace = Machine("grace", tmp_path)
+    token = controller.token("--node", "grace")
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    done = run_admin("enroll", f"https://127.0.0.1:{controller.port}", "--token", token, "--node", "grace", "--config",
+                     blocked / "hermes.yaml", "--state-dir", grace.state, check=False)
+    assert done.returncode == 1
+    nothing_written(grace)
+    grace.enroll(controller, token=token, start=False)       # the token was not spent on it
+    # beside what the file says already; which is kept
+    hugo = Machine("hugo", tmp_path)
+    hugo.write("node: {name: other}\nlisteners:\n  - {name: apps, address: '127.0.0.1:1', accept: http}\n")
+    run_admin("enroll", f"https://127.0.0.1:{controller.port}", "--token", controller.token(), "--node", "hugo", *hugo.places())
+    assert re.search(r"name: .?hugo", hugo.config_file.read_text()) and "apps" in hugo.config_file.read_text()
+    assert "name: other" in next(hugo.folder.glob("hermes.yaml.before-*")).read_text()
