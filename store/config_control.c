@@ -147,6 +147,23 @@ static void check_address(struct config_parser *p, const struct config *c, const
 	config_leave(p, mark);
 }
 
+/* Processes that are off cannot do what the rest of the document asks of them. */
+static void check_roles(struct config_parser *p, const struct config *c, const struct yaml_node *root)
+{
+	const struct yaml_node *roles = at(root, "roles");
+	bool captures = c->n_tunnels;
+	size_t mark = config_enter(p, "roles");
+
+	for (size_t i = 0; i < c->n_listeners; i++)
+		captures |= c->listeners[i].accept == CONFIG_TRANSPARENT;
+	if (c->tun_bridge_off && captures)
+		config_error(p, at(roles, "tun_bridge"), "tun_bridge is off, and tunnels or transparent listeners need it; expected on, or none of "
+		                                         "these");
+	if (c->telemetry_off && (c->telemetry.metrics.text || c->telemetry.n_access_log))
+		config_warning(p, at(roles, "telemetry"), "telemetry is off: no metrics are served, no access log is written");
+	config_leave(p, mark);
+}
+
 void config_check_control(struct config_parser *p, const struct config *c, const struct yaml_node *root)
 {
 	static const char *const keys[] = {"listeners", "tunnels", "clusters", "routes", "probes"};
@@ -156,6 +173,7 @@ void config_check_control(struct config_parser *p, const struct config *c, const
 	check_identity(p, c, root);
 	check_probes(p, c, config_find(root, "probes"));
 	check_address(p, c, root);
+	check_roles(p, c, root);
 }
 
 bool config_is_implied(const struct config *c, const char *listener)

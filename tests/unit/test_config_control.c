@@ -185,6 +185,7 @@ static void test_refused(void **state)
 	refused(NODE "probes: [{name: a, target: 'x:1'}, {name: a, target: 'x:1'}]\n", "is taken by probes[0]");
 	refused(NODE "roles: {policy: off}\n", "unknown key in roles");
 	refused(NODE "roles: {telemetry: maybe}\n", "expected on or off");
+	refused(NODE "tunnels: [{name: t}]\nroles: {tun_bridge: off}\n", "t:3:21: roles: tun_bridge is off, and tunnels");
 }
 
 int main(void)
