@@ -407,8 +407,8 @@ int ipc_send(struct ipc_channel *ch, enum ipc_type type, const void *message, in
 
 /* --- the rest ------------------------------------------------------------------------------------------------------ */
 
-struct ipc_channel *ipc_channel_new(struct event_base *base, int fd, enum ipc_role self, unsigned self_index,
-                                    enum ipc_role peer, ipc_handler *handler, ipc_ended *ended, void *arg)
+static struct ipc_channel *make(struct event_base *base, int fd, enum ipc_role self, enum ipc_role peer, ipc_handler *handler,
+                                ipc_ended *ended, void *arg)
 {
 	struct ipc_channel *ch = calloc(1, sizeof(*ch));
 	if (!ch) {
@@ -420,22 +420,48 @@ struct ipc_channel *ipc_channel_new(struct event_base *base, int fd, enum ipc_ro
 		.queue = STAILQ_HEAD_INITIALIZER(ch->queue),
 	};
 	evutil_make_socket_nonblocking(fd);
-	evutil_make_socket_closeonexec(fd);
 	raise_buffer(fd, SO_SNDBUFFORCE, SO_SNDBUF);
 	ch->read_event = event_new(base, fd, EV_READ | EV_PERSIST, on_readable, ch);
 	ch->write_event = event_new(base, fd, EV_WRITE, on_writable, ch);
-	if (!ch->read_event || !ch->write_event || event_add(ch->read_event, NULL))
-		goto failed;
+	if (ch->read_event && ch->write_event && !event_add(ch->read_event, NULL))
+		return ch;
+	ipc_channel_free(ch);
+	return NULL;
+}
+
+struct ipc_channel *ipc_channel_new(struct event_base *base, int fd, enum ipc_role self, unsigned self_index,
+                                    enum ipc_role peer, ipc_handler *handler, ipc_ended *ended, void *arg)
+{
+	struct ipc_channel *ch = make(base, fd, self, peer, handler, ended, arg);
 	struct ipc_hello hello = {
 		.schema = IPC_SCHEMA, .version = HERMES_VERSION, .role = self, .index = self_index,
 		.pid = (uint32_t)getpid(),
 	};
-	if (ipc_send(ch, IPC_MSG_HELLO, &hello, -1))
-		goto failed;
-	return ch;
-failed:
+	if (!ch)
+		return NULL;
+	evutil_make_socket_closeonexec(fd);
+	if (!ipc_send(ch, IPC_MSG_HELLO, &hello, -1))
+		return ch;
 	ipc_channel_free(ch);
 	return NULL;
+}
+
+struct ipc_channel *ipc_channel_adopt(struct event_base *base, int fd, enum ipc_role self, const struct ipc_adopted *peer,
+                                      ipc_handler *handler, ipc_ended *ended, void *arg)
+{
+	struct ipc_channel *ch = make(base, fd, self, peer->role, handler, ended, arg);
+	if (!ch)
+		return NULL;
+	ch->state = CHANNEL_OPEN;
+	ch->peer_index = peer->index;
+	ch->peer_pid = peer->pid;
+	snprintf(ch->peer_version, sizeof(ch->peer_version), "%s", peer->version ? peer->version : "");
+	return ch;
+}
+
+int ipc_channel_fd(const struct ipc_channel *ch)
+{
+	return ch->fd;
 }
 
 unsigned ipc_peer_index(const struct ipc_channel *ch)

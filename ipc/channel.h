@@ -21,6 +21,16 @@ int ipc_pair(int fds[2]);
 /* Takes over fd. Sends HELLO at once; the peer's HELLO must be its first message, and name `peer`. */
 struct ipc_channel *ipc_channel_new(struct event_base *base, int fd, enum ipc_role self, unsigned self_index,
                                     enum ipc_role peer, ipc_handler *handler, ipc_ended *ended, void *arg);
+/* A channel that another image of this process made, and whose peer said its hello then. The descriptor is left as it is towards
+ * exec. */
+struct ipc_adopted {
+	enum ipc_role role;
+	unsigned index, pid;
+	const char *version;
+};
+struct ipc_channel *ipc_channel_adopt(struct event_base *base, int fd, enum ipc_role self, const struct ipc_adopted *peer,
+                                      ipc_handler *handler, ipc_ended *ended, void *arg);
+int ipc_channel_fd(const struct ipc_channel *channel);
 void ipc_channel_free(struct ipc_channel *channel);
 
 /* Queues and sends. `fd` (or -1) is duplicated by the kernel; the caller keeps its own. Sends at once where the socket

@@ -39,8 +39,6 @@ static int show_help(const char *noun)
 
 static int wrong_verb(int argc, char **argv)
 {
-	if (argc && !strcmp(argv[0], "restart"))
-		return admin_error("restart (hot) is not available in this version: `workers restart NAME` replaces one worker");
 	if (argc)
 		admin_error("%s%s%s: no such verb", argv[0], argc > 1 ? " " : "", argc > 1 ? argv[1] : "");
 	else

@@ -116,6 +116,7 @@ static const struct admin_verb verbs[] = {
 	{"stats", NULL, 0, 1, "[FILTER]", "counters and latencies", NULL, nothing, NULL, admin_print_stats, false},
 	{"log", "level", 0, 1, "[debug|info|warn|error]", "show or set the level", NULL, level_columns, NULL, NULL, false},
 	{"reload", NULL, 0, 0, "", "read the configuration file and log files again", NULL, nothing, NULL, admin_print_change, false},
+	{"restart", NULL, 0, 0, "", "replace hermesd, in place, and then its workers by what is on disk; nobody notices", NULL, nothing, admin_restart, NULL, false},
 	{"stop", NULL, 0, 0, "", "stop hermesd, orderly", NULL, nothing, admin_stop, NULL, false},
 	{"bugreport", NULL, 0, 0, "", "everything that a report of a fault needs, as one JSON document, redacted", NULL, nothing, admin_bugreport, NULL, false},
 };

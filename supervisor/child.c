@@ -8,12 +8,14 @@
 #include "supervisor/explain.h"
 #include "supervisor/inquire.h"
 #include "supervisor/pool.h"
+#include "supervisor/state.h"
 #include "supervisor/supervisor.h"
 #include "supervisor/tun_queues.h"
 #include "supervisor/wanted.h"
 #include "supervisor/watch.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -140,6 +142,47 @@ struct child *child_start(struct supervisor *s, struct slot *slot, bool fresh, c
 	child_set_state(c, CHILD_STARTING);
 	c->channel = ipc_channel_new(s->base, fd, IPC_SUPERVISOR, 0, slot->role, on_message, on_ended, c);
 	log_info("worker started", "worker=%s worker_pid=%d", slot->name, (int)pid);
+	return c;
+}
+
+/* The channel's descriptor is named; who saved goes on with it where the other image does not come up. */
+void child_save(const struct child *c, struct state_child *out)
+{
+	*out = (struct state_child){
+		.role = c->slot->role, .index = c->slot->index, .seat = c->seat, .pid = c->pid,
+		.peer_pid = c->channel ? ipc_peer_pid(c->channel) : 0, .channel = c->channel ? ipc_channel_fd(c->channel) : -1,
+		.state = state_names[c->state], .version = child_version(c), .current = c->slot->child == c,
+		.generation = c->generation, .prepared = c->prepared, .started = c->started, .deadline = c->deadline,
+		.stop_at = c->stop_at, .ping = c->ping,
+	};
+}
+
+static enum child_state state_named(const char *name)
+{
+	for (unsigned i = 0; i < sizeof(state_names) / sizeof(*state_names); i++)
+		if (strcmp(state_names[i], name) == 0)
+			return (enum child_state)i;
+	return CHILD_DEAD;
+}
+
+struct child *child_adopt(struct supervisor *s, struct slot *slot, const struct state_child *from)
+{
+	const struct ipc_adopted peer = {.role = slot->role, .index = slot->index, .pid = (unsigned)from->peer_pid, .version = from->version};
+	struct child *c = calloc(1, sizeof(*c));
+	if (!c)
+		return NULL;
+	*c = (struct child){
+		.supervisor = s, .slot = slot, .pid = (pid_t)from->pid, .started = from->started, .pong_at = clock_ms(),
+		.state = state_named(from->state), .since = clock_ms(), .generation = from->generation, .prepared = from->prepared,
+		.deadline = from->deadline, .stop_at = from->stop_at, .ping = from->ping, .seat = from->seat, .executable = -1,
+	};
+	if (from->channel >= 0 && fcntl(from->channel, F_GETFD) >= 0)
+		c->channel = ipc_channel_adopt(s->base, from->channel, IPC_SUPERVISOR, &peer, on_message, on_ended, c);
+	watch_pong(c, 0);             /* its silence until now is ours */
+	if (c->channel || c->state == CHILD_STOPPING)
+		return c;
+	c->state = CHILD_DEAD;
+	kill(c->pid, SIGKILL);
 	return c;
 }
 

@@ -43,6 +43,10 @@ TAILQ_HEAD(children, child);
 
 /* Starts a process for the slot; fresh: of the program as it is on disk now. NULL when it could not be started (logged). */
 struct child *child_start(struct supervisor *s, struct slot *slot, bool fresh, char *error, size_t size);
+/* One that another image of the supervisor started. NULL: out of memory. Or it is dead, since its channel is. */
+struct state_child;
+void child_save(const struct child *child, struct state_child *out);
+struct child *child_adopt(struct supervisor *s, struct slot *slot, const struct state_child *from);
 /* After its end was reaped. */
 void child_free(struct child *child);
 void child_set_state(struct child *child, enum child_state state);

@@ -7,6 +7,7 @@
 #include "supervisor/explain.h"
 #include "supervisor/inquire.h"
 #include "supervisor/replace.h"
+#include "supervisor/state.h"
 #include "supervisor/supervisor.h"
 
 #include <errno.h>
@@ -41,7 +42,20 @@ void control_ask_free(struct ask *a)
 		event_free(a->limit);
 	lines_clear(&a->errors);
 	free(a->pieces);
+	free(a->words[0]);
+	free(a->words[1]);
 	free(a);
+}
+
+struct ask *ask_new(struct client *c, uint64_t id, const struct verb *verb)
+{
+	struct ask *a = calloc(1, sizeof(*a));
+	if (!a)
+		return NULL;
+	*a = (struct ask){.control = c->control, .client = c, .id = id, .verb = verb, .own = ++c->control->last_own};
+	LIST_INSERT_HEAD(&c->control->asks, a, link);
+	c->open++;
+	return a;
 }
 
 static void client_free(struct client *c)
@@ -118,14 +132,11 @@ static void refuse(struct client *c, uint64_t id, unsigned status, const char *f
 
 static void run(struct client *c, const struct verb *verb, const struct ipc_admin_request *m, int *fd)
 {
-	struct ask *a = calloc(1, sizeof(*a));
+	struct ask *a = ask_new(c, m->id, verb);
 	if (!a) {
 		refuse(c, m->id, 1, "out of memory");
 		return;
 	}
-	*a = (struct ask){.control = c->control, .client = c, .id = m->id, .verb = verb, .own = ++c->control->last_own};
-	LIST_INSERT_HEAD(&c->control->asks, a, link);
-	c->open++;
 	if (verb->route == ROUTE_SELF)
 		verb->handler(a, &m->args, fd);
 	else
@@ -177,7 +188,8 @@ static enum level find_level(struct control *control, int fd, const struct ucred
 	return level;
 }
 
-static void add_client(struct control *control, int fd)
+/* adopted: it said its hello to another image of ours. */
+static struct client *add_client(struct control *control, int fd, bool adopted)
 {
 	struct ucred peer;
 	socklen_t size = sizeof(peer);
@@ -186,16 +198,21 @@ static void add_client(struct control *control, int fd)
 		log_warn("admin client refused", "reason=\"too many clients\" open=%u", control->n_clients);
 		free(c);
 		close(fd);
-		return;
+		return NULL;
 	}
+	const struct ipc_adopted before = {.role = IPC_ADMIN, .pid = (unsigned)peer.pid};
 	*c = (struct client){.control = control, .uid = peer.uid, .last = clock_ms()};
 	access_name(peer.uid, c->name, sizeof(c->name));
 	c->level = find_level(control, fd, &peer);
 	LIST_INSERT_HEAD(&control->clients, c, link);
 	control->n_clients++;
-	c->channel = ipc_channel_new(control->supervisor->base, fd, IPC_SUPERVISOR, 0, IPC_ADMIN, on_message, on_ended, c);
-	if (!c->channel)
-		client_free(c);
+	struct event_base *base = control->supervisor->base;
+	c->channel = adopted ? ipc_channel_adopt(base, fd, IPC_SUPERVISOR, &before, on_message, on_ended, c)
+	                     : ipc_channel_new(base, fd, IPC_SUPERVISOR, 0, IPC_ADMIN, on_message, on_ended, c);
+	if (c->channel)
+		return c;
+	client_free(c);
+	return NULL;
 }
 
 static void on_accept(evutil_socket_t listening, short what, void *arg)
@@ -203,7 +220,7 @@ static void on_accept(evutil_socket_t listening, short what, void *arg)
 	(void)what;
 	int fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd >= 0)
-		add_client(arg, fd);
+		add_client(arg, fd, false);
 }
 
 /* Those that never said hello, and those that nobody uses any more. */
@@ -271,16 +288,17 @@ static int open_socket(struct control *control)
 	return chmod(control->path, 0660) || listen(control->fd, 16) ? -1 : 0;
 }
 
-struct control *control_new(struct supervisor *s)
+struct control *control_new(struct supervisor *s, int inherited)
 {
 	struct timeval sweep = {.tv_sec = SWEEP_S};
 	struct control *control = calloc(1, sizeof(*control));
 	if (!control)
 		return NULL;
-	*control = (struct control){.supervisor = s, .fd = -1};
+	/* numbers that no worker was asked under by an image before us */
+	*control = (struct control){.supervisor = s, .fd = inherited, .last_own = clock_ms() << 20};
 	int n = snprintf(control->path, sizeof(control->path), "%s/admin.sock", s->options->runtime_dir);
 	errno = ENAMETOOLONG;
-	if (n >= (int)sizeof(control->path) || open_socket(control)) {
+	if (n >= (int)sizeof(control->path) || (inherited < 0 && open_socket(control))) {
 		fprintf(stderr, "hermesd: admin socket %s/admin.sock: %s%s\n", s->options->runtime_dir, strerror(errno),
 		        errno == EADDRINUSE ? "; another hermesd runs there (--runtime-dir names another folder)" : "");
 		if (errno == EADDRINUSE)
@@ -295,6 +313,52 @@ struct control *control_new(struct supervisor *s)
 		return NULL;
 	}
 	return control;
+}
+
+/* --- from one image to the next -------------------------------------------------------------------------------------- */
+
+bool control_idle(const struct control *control)
+{
+	const struct ask *a;
+	const struct client *c;
+	LIST_FOREACH(a, &control->asks, link)
+		if (!a->restarts)
+			return false;
+	LIST_FOREACH(c, &control->clients, link)
+		if (!ipc_peer_pid(c->channel) || ipc_backlog(c->channel))
+			return false;
+	return true;
+}
+
+int control_save(const struct control *control, struct state *state)
+{
+	const struct client *c;
+	const struct ask *a;
+	state->admin = control->fd;
+	LIST_FOREACH(c, &control->clients, link) {
+		struct state_client *x = STATE_ADD(state, clients);
+		if (!x)
+			return -ENOMEM;
+		*x = (struct state_client){.fd = ipc_channel_fd(c->channel), .uid = c->uid};
+		LIST_FOREACH(a, &control->asks, link)
+			if (a->client == c && a->restarts)
+				x->asked = a->id;
+	}
+	return 0;
+}
+
+int control_adopt(struct control *control, const struct state *state)
+{
+	access_free(control->access);
+	control->access = access_new(control->supervisor->in_force.config);
+	for (size_t i = 0; i < state->n_clients; i++) {
+		const struct state_client *x = &state->clients[i];
+		struct client *c = add_client(control, x->fd, true);
+		struct ask *a = c && x->asked ? ask_new(c, x->asked, verb_find("restart")) : NULL;
+		if (a)
+			a->restarts = true;
+	}
+	return 0;
 }
 
 void control_free(struct control *control)

@@ -1,6 +1,7 @@
 /* Questions to workers, and their answers made one. */
 #include "ipc/memfd.h"
 #include "supervisor/control_internal.h"
+#include "supervisor/drains.h"
 #include "supervisor/pool.h"
 #include "supervisor/supervisor.h"
 
@@ -17,6 +18,8 @@ static void conclude(struct ask *a)
 	const struct verb *verb = a->verb;
 	const char *error = a->errors.n ? a->errors.v[0] : NULL;
 	const char *pieces = a->pieces ? a->pieces : "";
+	if (!error && a->words[0])
+		drains_note(a->control->supervisor->drains, a->words[0], a->words[1], strcmp(verb->name, "clusters drain") == 0);
 	struct json j = JSON_INIT;
 	/* what one worker knows, the others need not */
 	if (a->length && verb->route == ROUTE_ONE)
@@ -66,10 +69,23 @@ static void on_limit(int fd, short what, void *arg)
 	conclude(a);
 }
 
+/* What an operator drains is to outlive the router that was told. */
+static void remember(struct ask *a, const struct ipc_strs *args)
+{
+	bool drains = strcmp(a->verb->name, "clusters drain") == 0 || strcmp(a->verb->name, "clusters undrain") == 0;
+	for (size_t i = 0; drains && args->n == 2 && i < 2; i++)
+		a->words[i] = strdup(args->v[i]);
+	if (!a->words[1]) {
+		free(a->words[0]);
+		a->words[0] = NULL;
+	}
+}
+
 void ask_workers(struct ask *a, const struct ipc_strs *args)
 {
 	struct ipc_admin_request m = {.id = a->own, .verb = a->verb->name, .args = *args};
 	struct slot *slot;
+	remember(a, args);
 	TAILQ_FOREACH(slot, pool_slots(a->control->supervisor->pool), link) {
 		struct child *c = slot->child;
 		bool asked = slot->role == a->verb->role || (a->verb->route == ROUTE_MERGED && slot->role == a->verb->also);

@@ -38,9 +38,14 @@ struct ask {
 	struct lines errors;
 	struct event *limit;
 	bool waits_ready;            /* `wait ready` */
+	bool restarts;               /* `restart`: goes on in the next image */
+	char *words[2];              /* `clusters drain`, `undrain`: what is noted when router took it */
 	bool checks_ready;           /* `status --check ready` */
 	LIST_ENTRY(ask) link;
 };
+
+/* A request of the client; it is freed by its answer. NULL: out of memory. */
+struct ask *ask_new(struct client *client, uint64_t id, const struct verb *verb);
 
 struct control {
 	struct supervisor *supervisor;
@@ -83,8 +88,8 @@ char *merge_by_name(const char *list);
 /* Answers and frees. json: one document or NULL; error: for people or NULL. */
 void ask_answer(struct ask *ask, unsigned status, const char *json, const char *error);
 void ask_answer_json(struct ask *ask, unsigned status, struct json *json);
-/* `workers restart` (control_restart.c). */
-void control_restart_all(struct ask *ask, const char *why);
+/* `workers restart`, `restart` (control_restart.c). */
+void control_restart(struct ask *ask, const struct ipc_strs *args, int *fd);
 void control_workers_restart(struct ask *ask, const struct ipc_strs *args, int *fd);
 /* Puts the question to workers (ROUTE_ROLE, ROUTE_LIST, ROUTE_ONE). */
 void ask_workers(struct ask *ask, const struct ipc_strs *args);

@@ -2,6 +2,7 @@
 #include "supervisor/control_internal.h"
 #include "supervisor/pool.h"
 #include "supervisor/replace.h"
+#include "supervisor/restart.h"
 #include "supervisor/supervisor.h"
 
 #include <string.h>
@@ -37,7 +38,7 @@ static const enum ipc_role order[] = {
 	IPC_CONFIG_SYNC, IPC_KEEPER, IPC_CONTROLLER, IPC_TELEMETRY, IPC_TUN_BRIDGE, IPC_ROUTER, IPC_POLICY, IPC_TUNNEL,
 };
 
-void control_restart_all(struct ask *a, const char *why)
+static void restart_all(struct ask *a, const char *why)
 {
 	struct supervisor *s = a->control->supervisor;
 	struct slot *slot;
@@ -64,11 +65,53 @@ void control_workers_restart(struct ask *a, const struct ipc_strs *args, int *fd
 	else if (s->state != SUPERVISOR_RUNNING)
 		ask_answer(a, 1, NULL, "hermesd is starting or stopping: try again");
 	else if (strcmp(name, "all") == 0)
-		control_restart_all(a, why);
+		restart_all(a, why);
 	else if (!slot)
 		ask_answer(a, 1, NULL, "no such worker: `hermes-admin workers list` shows them");
 	else {
 		a->n_waiting = 1;
 		replace_submit(s->replace, slot, why, on_replaced, a);
 	}
+}
+
+/* --- restart --------------------------------------------------------------------------------------------------------- */
+
+/* Nobody asked any more: the workers follow all the same. */
+static void replace_all(struct supervisor *s)
+{
+	struct slot *slot;
+	for (size_t i = 0; i < sizeof(order) / sizeof(*order); i++)
+		TAILQ_FOREACH(slot, pool_slots(s->pool), link)
+			if (slot->role == order[i] && !slot->gone)
+				replace_submit(s->replace, slot, "hermesd was replaced", NULL, NULL);
+}
+
+/* Who asked is answered when all workers are replaced, too. */
+void control_restarted(struct control *control, const char *error)
+{
+	struct ask *a, *next, *first = NULL;
+	for (a = LIST_FIRST(&control->asks); a; a = next) {
+		next = LIST_NEXT(a, link);
+		if (!a->restarts)
+			continue;
+		if (error || first)
+			ask_answer(a, error ? 1 : 0, NULL, error);
+		else
+			first = a;
+	}
+	if (first)
+		restart_all(first, "hermesd was replaced");
+	else if (!error)
+		replace_all(control->supervisor);
+}
+
+void control_restart(struct ask *a, const struct ipc_strs *args, int *fd)
+{
+	char error[4352] = "";
+	(void)args;
+	(void)fd;
+	if (restart_begin(a->control->supervisor->restart, error, sizeof(error)))
+		ask_answer(a, 1, NULL, error);
+	else
+		a->restarts = true;
 }

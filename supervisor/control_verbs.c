@@ -274,6 +274,7 @@ static const struct verb verbs[] = {
 	{.name = "wait ready", .level = LEVEL_READ, .handler = do_wait},
 	{.name = "workers list", .level = LEVEL_READ, .handler = do_workers},
 	{.name = "workers restart", .level = LEVEL_OPERATE, .handler = control_workers_restart},
+	{.name = "restart", .level = LEVEL_ADMINISTER, .handler = control_restart},
 	{.name = "listeners list", .level = LEVEL_READ, .handler = do_listeners},
 	{.name = "flows list", .level = LEVEL_READ, .route = ROUTE_LIST, .role = IPC_TUNNEL, .key = "flows"},
 	{.name = "flows show", .level = LEVEL_READ, .route = ROUTE_ONE, .role = IPC_TUNNEL},

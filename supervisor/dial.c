@@ -59,6 +59,11 @@ void dialer_free(struct dialer *d)
 	free(d);
 }
 
+bool dialer_idle(const struct dialer *d)
+{
+	return !d->count;
+}
+
 static void answer(struct child *child, uint64_t id, const char *error, int fd)
 {
 	if (error)

@@ -59,6 +59,11 @@ void explain_free(struct explain *e)
 	free(e);
 }
 
+bool explain_idle(const struct explain *e)
+{
+	return !e->count;
+}
+
 void explain_forget(struct explain *e, const void *arg)
 {
 	struct asked *a;

@@ -17,6 +17,7 @@ void explain_free(struct explain *explain);
  * done at once (wrong usage: status 2) or when the answer is there, or after 5 s. */
 void explain_ask(struct explain *explain, const struct ipc_strs *args, explain_done *done, void *arg);
 void explain_forget(struct explain *explain, const void *arg);
+bool explain_idle(const struct explain *explain);   /* no question is open */
 void explain_decided(struct explain *explain, const struct ipc_decision *m);
 
 #endif

@@ -3,6 +3,7 @@
 #include "ipc/memfd.h"
 #include "store/config.h"
 #include "supervisor/pool.h"
+#include "supervisor/state.h"
 #include "supervisor/supervisor.h"
 
 #include <errno.h>
@@ -25,6 +26,7 @@ struct entry {
 	char *data;                 /* the snapshot; NULL for logs and what is missing */
 	size_t length;
 	int fd;                     /* logs; else -1 */
+	int copy;                   /* the content, for the image that takes over; -1 */
 	struct stat seen;
 	char error[256];
 };
@@ -154,7 +156,7 @@ static int add(struct files *f, struct set *set, const char *kind, const char *p
 		return -1;
 	set->v = v;
 	struct entry *e = &v[set->n];
-	*e = (struct entry){.kind = kind, .roles = roles, .system = system, .fd = -1};
+	*e = (struct entry){.kind = kind, .roles = roles, .system = system, .fd = -1, .copy = -1};
 	e->path = strdup(path);
 	e->full = files_resolve(f->config_file, path);
 	if (!e->path || !e->full) {
@@ -288,7 +290,7 @@ static bool changed(const struct entry *e)
 static void reload_entry(struct files *f, struct entry *e)
 {
 	struct entry fresh = {.kind = e->kind, .path = e->path, .full = e->full, .roles = e->roles, .system = e->system,
-	                      .fd = -1};
+	                      .fd = -1, .copy = -1};
 	if (entry_load(&fresh) && !e->system) {
 		log_error("file kept as it was", "kind=%s error=%s", e->kind, log_value(fresh.error));
 		return;
@@ -324,4 +326,91 @@ static void poll_cb(evutil_socket_t fd, short what, void *arg)
 	for (size_t i = 0; i < f->current.n; i++)
 		if (f->current.v[i].system && changed(&f->current.v[i]))
 			reload_entry(f, &f->current.v[i]);
+}
+
+/* --- from one image to the next ------------------------------------------------------------------------------------- */
+
+static int save_entry(struct entry *e, struct state *state)
+{
+	struct state_file *x = STATE_ADD(state, files);
+	if (!x)
+		return -ENOMEM;
+	*x = (struct state_file){
+		.kind = e->kind, .path = e->path, .error = e->error, .roles = e->roles, .system = e->system, .fd = e->fd,
+		.inode = e->seen.st_ino, .size = e->seen.st_size, .seconds = e->seen.st_mtim.tv_sec,
+		.nanoseconds = e->seen.st_mtim.tv_nsec,
+	};
+	if (!e->data)
+		return 0;
+	e->copy = memfd_sealed("hermes-file", e->data, e->length);
+	x->fd = e->copy;
+	return e->copy < 0 ? e->copy : 0;
+}
+
+int files_save(struct files *f, struct state *state)
+{
+	int error = 0;
+	for (size_t i = 0; i < f->current.n && !error; i++)
+		error = save_entry(&f->current.v[i], state);
+	return error;
+}
+
+void files_saved(struct files *f)
+{
+	for (size_t i = 0; i < f->current.n; i++) {
+		if (f->current.v[i].copy >= 0)
+			close(f->current.v[i].copy);
+		f->current.v[i].copy = -1;
+	}
+}
+
+static const char *known_kind(const char *kind)
+{
+	static const char *const kinds[] = {"certificate", "key", "authority", "crl", "log", "resolv_conf", "hosts"};
+	for (size_t i = 0; i < sizeof(kinds) / sizeof(*kinds); i++)
+		if (strcmp(kinds[i], kind) == 0)
+			return kinds[i];
+	return NULL;
+}
+
+static int adopt_content(struct entry *e, int fd)
+{
+	const void *data;
+	size_t length;
+	int error = memfd_map(fd, FILE_MAX, &data, &length);
+	if (error)
+		return error;
+	e->data = malloc(length + 1);
+	if (e->data) {
+		memcpy(e->data, length ? data : "", length);
+		e->data[length] = '\0';
+		e->length = length;
+	}
+	memfd_unmap(data, length);
+	return e->data ? 0 : -ENOMEM;
+}
+
+/* Content stays the state's, a log's descriptor becomes ours. */
+int files_adopt(struct files *f, const struct state *state)
+{
+	for (size_t i = 0; i < state->n_files; i++) {
+		const struct state_file *x = &state->files[i];
+		const char *kind = known_kind(x->kind);
+		if (!kind)
+			continue;
+		if (add(f, &f->next, kind, x->path, x->roles, x->system))
+			return -ENOMEM;
+		struct entry *e = &f->next.v[f->next.n - 1];
+		e->seen.st_ino = (ino_t)x->inode;
+		e->seen.st_size = (off_t)x->size;
+		e->seen.st_mtim = (struct timespec){.tv_sec = (time_t)x->seconds, .tv_nsec = (long)x->nanoseconds};
+		snprintf(e->error, sizeof(e->error), "%s", x->error ? x->error : "");
+		int error = is_log(e) || x->fd < 0 ? 0 : adopt_content(e, x->fd);
+		if (error)
+			return error;
+		if (is_log(e))
+			e->fd = x->fd;
+	}
+	files_commit(f);
+	return 0;
 }

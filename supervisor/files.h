@@ -26,6 +26,12 @@ void files_refresh(struct files *files);
 /* Whether a certificate, key, authority or revocation list is no longer what is in force. */
 bool files_stale(const struct files *files);
 
+/* For a restart in place: what is in force, each content in a memfd, which files_saved() closes; and back. 0 or -errno. */
+struct state;
+int files_save(struct files *files, struct state *state);
+void files_saved(struct files *files);
+int files_adopt(struct files *files, const struct state *state);
+
 /* "dir of config_file/path", or path where absolute. malloc'd. */
 char *files_resolve(const char *config_file, const char *path);
 

@@ -4,6 +4,7 @@
 #include "store/config.h"
 #include "supervisor/bind.h"
 #include "supervisor/pool.h"
+#include "supervisor/state.h"
 #include "supervisor/supervisor.h"
 
 #include <errno.h>
@@ -225,17 +226,21 @@ static int add_all(struct listeners *l, const struct config *config, unsigned tu
 	return add_binding(l, b, metrics, 0, 1, error, size);
 }
 
+static int begin(struct listeners *l, const struct config *config, unsigned tunnels)
+{
+	tunnels = tunnels < POOL_TUNNELS_MAX ? tunnels : POOL_TUNNELS_MAX;
+	l->next = (struct bindings){.v = calloc(2 * config->n_listeners + 2, sizeof(*l->next.v)), .tunnels = tunnels};
+	return l->next.v ? 0 : -1;
+}
+
 int listeners_prepare(struct listeners *l, const struct config *config, unsigned tunnels, char *error, size_t size)
 {
 	listeners_abort(l);
-	if (tunnels > POOL_TUNNELS_MAX)
-		tunnels = POOL_TUNNELS_MAX;
-	l->next = (struct bindings){.v = calloc(2 * config->n_listeners + 2, sizeof(*l->next.v)), .tunnels = tunnels};
-	if (!l->next.v) {
+	if (begin(l, config, tunnels)) {
 		snprintf(error, size, "out of memory");
 		return -1;
 	}
-	if (add_all(l, config, tunnels, error, size) == 0)
+	if (add_all(l, config, l->next.tunnels, error, size) == 0)
 		return 0;
 	listeners_abort(l);
 	return -1;
@@ -281,6 +286,47 @@ void listeners_abort(struct listeners *l)
 	TAILQ_FOREACH(p, &l->places, link)
 		place_shrink(p, p->count - p->fresh);
 	drop_unused(l);
+}
+
+/* --- from one image to the next -------------------------------------------------------------------------------------- */
+
+int listeners_save(const struct listeners *l, struct state *state)
+{
+	struct place *p;
+	TAILQ_FOREACH(p, &l->places, link) {
+		struct state_place *x = STATE_ADD(state, places);
+		if (!x)
+			return -ENOMEM;
+		x->address = p->address;
+		x->fds = calloc(p->count, sizeof(*x->fds));
+		if (!x->fds)
+			return -ENOMEM;
+		memcpy(x->fds, p->fds, p->count * sizeof(*x->fds));
+		x->n_fds = p->count;
+	}
+	return 0;
+}
+
+int listeners_adopt(struct listeners *l, const struct state *state, const struct config *config, char *error, size_t size)
+{
+	for (size_t i = 0; i < state->n_places; i++) {
+		const struct state_place *x = &state->places[i];
+		struct place *p = calloc(1, sizeof(*p));
+		if (!p || x->n_fds > POOL_TUNNELS_MAX) {
+			free(p);
+			snprintf(error, size, "more sockets than there can be");
+			return -1;
+		}
+		p->address = x->address;
+		memcpy(p->fds, x->fds, x->n_fds * sizeof(*p->fds));
+		p->count = (unsigned)x->n_fds;
+		TAILQ_INSERT_TAIL(&l->places, p, link);
+	}
+	/* where it fails, nothing may be closed: another image goes on with it */
+	if (begin(l, config, pool_tunnel_count(config)) || add_all(l, config, l->next.tunnels, error, size))
+		return -1;
+	listeners_commit(l);
+	return 0;
 }
 
 /* --- handing over --------------------------------------------------------------------------------------------------- */

@@ -22,6 +22,11 @@ int listeners_prepare(struct listeners *listeners, const struct config *config, 
 void listeners_commit(struct listeners *listeners);
 void listeners_abort(struct listeners *listeners);
 
+/* For a restart in place: the sockets; and back, with what `config`, which is in force, makes of them. 0, or -errno resp. -1. */
+struct state;
+int listeners_save(const struct listeners *listeners, struct state *state);
+int listeners_adopt(struct listeners *listeners, const struct state *state, const struct config *config, char *error, size_t size);
+
 /* LISTENER messages with the worker's own sockets; prepared: of what is being prepared, else of what is in force. */
 void listeners_send(struct listeners *listeners, struct child *child, uint64_t generation, bool prepared);
 void listeners_json(const struct listeners *listeners, struct json *json, const char *key);

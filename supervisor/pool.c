@@ -3,6 +3,7 @@
 #include "supervisor/change.h"
 #include "supervisor/clock.h"
 #include "supervisor/control.h"
+#include "supervisor/drains.h"
 #include "supervisor/files.h"
 #include "supervisor/folders.h"
 #include "supervisor/introduce.h"
@@ -117,26 +118,26 @@ static void restart_cb(evutil_socket_t fd, short what, void *arg)
 	fill(arg);
 }
 
-static void add_slot(struct pool *p, enum ipc_role role, unsigned index)
+struct slot *pool_add_slot(struct pool *p, enum ipc_role role, unsigned index)
 {
 	struct slot *slot = calloc(1, sizeof(*slot));
 	if (!slot)
-		return;
+		return NULL;
 	*slot = (struct slot){.supervisor = p->supervisor, .role = role, .index = index};
 	slot->restart = evtimer_new(p->supervisor->base, restart_cb, slot);
 	if (!slot->restart) {
 		free(slot);
-		return;
+		return NULL;
 	}
 	if (role == IPC_TUNNEL)
 		snprintf(slot->name, sizeof(slot->name), "tunnel-%u", index);
 	else
 		snprintf(slot->name, sizeof(slot->name), "%s", ipc_role_name(role));
 	TAILQ_INSERT_TAIL(&p->slots, slot, link);
-	fill(slot);
+	return slot;
 }
 
-static struct slot *find_slot(struct pool *p, enum ipc_role role, unsigned index)
+struct slot *pool_find_slot(struct pool *p, enum ipc_role role, unsigned index)
 {
 	struct slot *slot;
 	TAILQ_FOREACH(slot, &p->slots, link)
@@ -148,11 +149,12 @@ static struct slot *find_slot(struct pool *p, enum ipc_role role, unsigned index
 /* Filled, or emptied: what it had to do is over with the configuration in force. */
 static void set_slot(struct pool *p, enum ipc_role role, unsigned index, bool filled)
 {
-	struct slot *slot = find_slot(p, role, index);
+	struct slot *slot = pool_find_slot(p, role, index);
 	const struct config *config = p->supervisor->in_force.config;
 	if (!slot) {
-		if (filled)
-			add_slot(p, role, index);
+		slot = filled ? pool_add_slot(p, role, index) : NULL;
+		if (slot)
+			fill(slot);
 		return;
 	}
 	if (slot->gone != filled)
@@ -243,7 +245,7 @@ struct child *pool_find_pid(struct pool *p, pid_t pid)
 
 struct child *pool_find(struct pool *p, enum ipc_role role, unsigned index)
 {
-	struct slot *slot = find_slot(p, role, index);
+	struct slot *slot = pool_find_slot(p, role, index);
 	struct child *c = slot ? slot->child : NULL;
 	return c && c->state != CHILD_STARTING && c->state != CHILD_DEAD ? c : NULL;
 }
@@ -340,6 +342,8 @@ void pool_child_prepared(struct child *c, uint64_t generation, const char *error
 	child_send(c, IPC_MSG_CONFIG_COMMIT, &(struct ipc_config_commit){.generation = generation}, -1);
 	if (c->state != CHILD_PREPARING)
 		return;
+	if (c->slot->role == IPC_ROUTER)
+		drains_send(c->supervisor->drains, c);
 	c->generation = generation;
 	pool_serves(c);
 	change_progress(c->supervisor->change);

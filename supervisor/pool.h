@@ -66,6 +66,12 @@ void pool_attach_all(struct pool *pool);
 /* Stops all, tunnels first, telemetry last; then supervisor_workers_gone(). Called again: without waiting. */
 void pool_stop(struct pool *pool, unsigned drain_ms);
 
+/* For a restart in place (state.h): whether nothing is under way; what there is; and back. 0 or -errno. */
+struct state;
+bool pool_quiet(const struct pool *pool);
+int pool_save(const struct pool *pool, struct state *state);
+int pool_adopt(struct pool *pool, const struct state *state);
+
 /* From child.c */
 void pool_child_ready(struct child *child);
 void pool_child_prepared(struct child *child, uint64_t generation, const char *error);

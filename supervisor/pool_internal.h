@@ -14,6 +14,10 @@ struct pool {
 	unsigned drain_ms;
 };
 
+struct slot *pool_find_slot(struct pool *pool, enum ipc_role role, unsigned index);
+/* An empty one, or NULL. */
+struct slot *pool_add_slot(struct pool *pool, enum ipc_role role, unsigned index);
+
 /* pool_stop.c: the next who are to be stopped; all have ended: supervisor_workers_gone(). */
 void pool_stop_step(struct pool *pool);
 

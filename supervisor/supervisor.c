@@ -5,14 +5,18 @@
 #include "supervisor/clock.h"
 #include "supervisor/control.h"
 #include "supervisor/dial.h"
+#include "supervisor/drains.h"
 #include "supervisor/explain.h"
 #include "supervisor/inquire.h"
 #include "supervisor/files.h"
 #include "supervisor/folders.h"
+#include "supervisor/guard.h"
 #include "supervisor/listeners.h"
 #include "supervisor/notify.h"
 #include "supervisor/pool.h"
 #include "supervisor/replace.h"
+#include "supervisor/restart.h"
+#include "supervisor/state.h"
 #include "supervisor/tun_queues.h"
 #include "supervisor/wanted.h"
 #include "supervisor/watch.h"
@@ -225,6 +229,7 @@ void supervisor_stop(struct supervisor *s)
 	unsigned drain = s->in_force.config ? s->in_force.config->drain_timeout : 0;
 	log_info("stopping", "%s", s->state == SUPERVISOR_STOPPING ? "how=\"at once\"" : "how=orderly");
 	s->state = SUPERVISOR_STOPPING;
+	restart_cancel(s->restart);
 	replace_cancel(s->replace, "hermesd is stopping");
 	notify_stopping();
 	pool_stop(s->pool, drain < DRAIN_MAX_MS ? drain : DRAIN_MAX_MS);
@@ -242,7 +247,10 @@ static void on_signal(evutil_socket_t number, short what, void *arg)
 	struct supervisor *s = arg;
 	(void)what;
 	switch (number) {
-	case SIGCHLD: pool_reap(s->pool); break;
+	case SIGCHLD:
+		restart_reap(s->restart);
+		pool_reap(s->pool);
+		break;
 	case SIGHUP:
 		if (s->state == SUPERVISOR_RUNNING)
 			supervisor_reload(s, "signal", NULL, NULL);
@@ -289,7 +297,7 @@ static void signals_end(struct signals *signals)
 
 /* --- the whole ------------------------------------------------------------------------------------------------------ */
 
-static int make_modules(struct supervisor *s)
+static int make_modules(struct supervisor *s, int admin)
 {
 	s->base = event_base_new();
 	if (!s->base)
@@ -300,16 +308,18 @@ static int make_modules(struct supervisor *s)
 	s->files = files_new(s, s->options->config);
 	s->change = change_new(s);
 	s->replace = replace_new(s);
+	s->restart = restart_new(s);
+	s->drains = drains_new();
 	s->explain = explain_new(s);
 	s->inquiries = inquiries_new(s);
 	s->wanted = wanted_new(s);
 	s->dialer = dialer_new(s);
 	s->watch = watch_new(s);
 	s->notify = notify_new(s->base);
-	if (!s->pool || !s->listeners || !s->tun_queues || !s->files || !s->change || !s->replace || !s->explain || !s->dialer || !s->watch ||
+	if (!s->pool || !s->listeners || !s->tun_queues || !s->files || !s->change || !s->replace || !s->restart || !s->drains || !s->explain || !s->dialer || !s->watch ||
 	    !s->notify || !s->inquiries || !s->wanted)
 		return -1;
-	s->control = control_new(s);
+	s->control = control_new(s, admin);
 	return s->control ? 0 : -1;
 }
 
@@ -328,6 +338,8 @@ static void free_modules(struct supervisor *s)
 	inquiries_free(s->inquiries);
 	change_free(s->change);
 	replace_free(s->replace);
+	restart_free(s->restart);
+	drains_free(s->drains);
 	explain_free(s->explain);
 	config_free(s->in_force.config);
 	if (s->in_force.memfd >= 0)
@@ -338,46 +350,102 @@ static void free_modules(struct supervisor *s)
 }
 
 /* Descriptors 3 and 4 are where workers find theirs; and nothing that we were started with is anybody's business. */
-static void own_descriptors(void)
+static void own_descriptors(const struct options *options)
 {
 	for (int fd = 0; fd < 3; fd++)
 		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
 			abort();
-	close_range(3, ~0U, 0);
+	if (options->state < 0)
+		close_range(3, ~0U, 0);
+}
+
+static void find_program(struct supervisor *s)
+{
+	static const char gone[] = " (deleted)";
+	ssize_t n = readlink("/proc/self/exe", s->program, sizeof(s->program) - 1);
+	s->program[n > 0 ? n : 0] = '\0';
+	size_t length = strlen(s->program), tail = sizeof(gone) - 1;
+	if (length > tail && strcmp(s->program + length - tail, gone) == 0)
+		s->program[length - tail] = '\0';
+	s->executable = open("/proc/self/exe", O_PATH | O_CLOEXEC);
+}
+
+static void open_log(struct supervisor *s)
+{
+	char journal[16];
+	s->spawner.journal_fd = notify_journal();
+	snprintf(journal, sizeof(journal), "%d", s->spawner.journal_fd);
+	if (s->spawner.journal_fd >= 0)
+		setenv("HERMES_JOURNAL_FD", journal, 1);
+	else
+		unsetenv("HERMES_JOURNAL_FD");
+	log_open("supervisor");
+}
+
+/* What another image left. Where this one cannot go on with it, that one is executed again. */
+static void take_over(struct supervisor *s)
+{
+	struct state state;
+	char error[512] = "";
+	if (state_read(s->options->state, &state, error, sizeof(error)) || state_check_fds(&state, error, sizeof(error)))
+		goto failed;
+	snprintf(s->program, sizeof(s->program), "%s", state.program);
+	snprintf(s->spawner.libexec, sizeof(s->spawner.libexec), "%s", state.libexec);
+	if (make_modules(s, state.admin) == 0 && restart_adopt(s->restart, &state, error, sizeof(error)) == 0)
+		return;
+failed:
+	guard_fail(*error ? error : "it could not be set up");
+	fprintf(stderr, "hermesd: the state of the one before cannot be taken over: %s\n", error);
+	s->exit_status = 1;
+}
+
+void supervisor_taken_over(struct supervisor *s)
+{
+	char status[160];
+	snprintf(status, sizeof(status), "Serving configuration %llu", (unsigned long long)s->in_force.number);
+	notify_ready(status);
+	pool_reap(s->pool);
+}
+
+static void run(struct supervisor *s)
+{
+	struct signals signals = {0};
+	bool first = s->options->state < 0;
+	if (!first)
+		take_over(s);
+	else if (folders_make(s) || make_modules(s, -1))
+		s->exit_status = 1;
+	if (!s->exit_status && signals_start(s, &signals))
+		s->exit_status = 1;
+	if (!s->exit_status) {
+		privileges_reduce(&s->privileges);
+		log_info(first ? "started" : "takes over", "version=%s config=%s libexec=%s", HERMES_VERSION,
+		         log_value(s->options->config), log_value(s->spawner.libexec));
+		if (first)
+			boot(s);
+		event_base_dispatch(s->base);
+		log_info("stopped", "status=%d", s->exit_status);
+	}
+	guard_fail("its event loop ended");
+	signals_end(&signals);
 }
 
 int supervisor_run(const struct options *options)
 {
 	struct supervisor s = {
-		.options = options, .exit_status = 0, .started_ms = clock_ms(), .in_force = {.memfd = -1},
+		.options = options, .exit_status = 0, .started_ms = clock_ms(), .in_force = {.memfd = -1}, .executable = -1,
 		.spawner = {.state_dir = options->state_dir, .runtime_dir = options->runtime_dir, .privileges = &s.privileges},
 	};
-	struct signals signals = {0};
-	char journal[16];
 	for (unsigned role = 0; role < IPC_ROLE_COUNT; role++)
 		s.spawner.kept[role] = -1;
-	own_descriptors();
-	s.spawner.journal_fd = notify_journal();
-	snprintf(journal, sizeof(journal), "%d", s.spawner.journal_fd);
-	if (s.spawner.journal_fd >= 0)
-		setenv("HERMES_JOURNAL_FD", journal, 1);
-	else
-		unsetenv("HERMES_JOURNAL_FD");
-	log_open("supervisor");
+	find_program(&s);
+	guard_arm(options, s.program);
+	own_descriptors(options);
+	open_log(&s);
 	privileges_find(&s.privileges);
 	privileges_limits();
 	spawn_find_libexec(&s.spawner);
-	s.exit_status = 1;
-	if (folders_make(&s) == 0 && make_modules(&s) == 0 && signals_start(&s, &signals) == 0) {
-		s.exit_status = 0;
-		privileges_reduce(&s.privileges);
-		log_info("started", "version=%s config=%s libexec=%s", HERMES_VERSION, log_value(options->config),
-		         log_value(s.spawner.libexec));
-		boot(&s);
-		event_base_dispatch(s.base);
-		log_info("stopped", "status=%d", s.exit_status);
-	}
-	signals_end(&signals);
+	run(&s);
 	free_modules(&s);
 	return s.exit_status;
 }

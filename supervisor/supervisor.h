@@ -13,6 +13,8 @@ struct tun_queues;
 struct files;
 struct change;
 struct replace;
+struct restart;
+struct drains;
 struct control;
 struct explain;
 struct inquiries;
@@ -21,8 +23,12 @@ struct dialer;
 struct watch;
 struct notify;
 
+/* state, before: descriptors of the state that is taken over and of the program that wrote it; -1: a start of one's own. failed: the
+ * image that was to take over did not, for that reason, and the one before is back. */
 struct options {
 	const char *config, *state_dir, *runtime_dir;
+	int state, before;
+	const char *failed;
 };
 
 enum supervisor_state { SUPERVISOR_BOOTING, SUPERVISOR_RUNNING, SUPERVISOR_STOPPING };
@@ -45,6 +51,8 @@ struct supervisor {
 	struct privileges privileges;
 	struct spawner spawner;
 	struct generation in_force;
+	char program[4096];        /* where ours lies on disk: what a restart executes */
+	int executable;            /* O_PATH: the one that runs */
 	char *stale;               /* why the configuration file is not what is in force, or NULL */
 	struct pool *pool;
 	struct listeners *listeners;
@@ -52,6 +60,8 @@ struct supervisor {
 	struct files *files;
 	struct change *change;
 	struct replace *replace;
+	struct restart *restart;
+	struct drains *drains;
 	struct control *control;
 	struct explain *explain;
 	struct inquiries *inquiries;
@@ -74,6 +84,8 @@ void supervisor_reload(struct supervisor *s, const char *author, void (*done)(vo
                        void *arg);
 /* keeper has written keys or certificates: what is in force is renewed with them. */
 void supervisor_keys_changed(struct supervisor *s, const char *why);
+/* This image runs what another one began. */
+void supervisor_taken_over(struct supervisor *s);
 /* From the modules: a generation is in force; a worker cannot be brought up (only matters while booting); all workers
  * have ended (only matters while stopping). */
 void supervisor_committed(struct supervisor *s);

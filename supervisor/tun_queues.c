@@ -5,6 +5,7 @@
 #include "ipc/owner.h"
 #include "store/config.h"
 #include "supervisor/pool.h"
+#include "supervisor/state.h"
 #include "supervisor/supervisor.h"
 
 #include <errno.h>
@@ -19,7 +20,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define QUEUES_MAX 8
+#define QUEUES_MAX STATE_QUEUES
 #define DEVICES_MAX 256
 
 struct held {
@@ -64,7 +65,7 @@ struct tun_queues *tun_queues_new(struct supervisor *s)
 		return NULL;
 	q->supervisor = s;
 	s->spawner.net_slot = NET_SLOTS;
-	q->slot = s->privileges.root ? claim_slot(&s->spawner.net_slot) : -1;
+	q->slot = s->privileges.root && s->options->state < 0 ? claim_slot(&s->spawner.net_slot) : -1;
 	return q;
 }
 
@@ -261,6 +262,46 @@ void tun_queues_abort(struct tun_queues *q)
 		if (!count_queues(h))
 			held_free(q, h);
 	}
+}
+
+/* --- from one image to the next --------------------------------------------------------------------------------------- */
+
+int tun_queues_save(const struct tun_queues *q, struct state *state)
+{
+	const struct held *h;
+	state->net_slot = q->supervisor->spawner.net_slot;
+	state->net_slot_fd = q->slot;
+	LIST_FOREACH(h, &q->held, link) {
+		struct state_device *x = STATE_ADD(state, devices);
+		if (!x)
+			return -ENOMEM;
+		*x = (struct state_device){
+			.name = h->name, .mtu = h->mtu, .offload = h->offload, .owner = h->owner, .given = h->given.device != NULL,
+			.addresses = h->given.addresses, .routes = h->given.routes,
+		};
+		memcpy(x->fds, h->fds, sizeof(x->fds));
+	}
+	return 0;
+}
+
+static bool strs_copy(struct ipc_strs *to, const struct ipc_strs *from);
+
+int tun_queues_adopt(struct tun_queues *q, const struct state *state)
+{
+	q->slot = state->net_slot_fd;
+	q->supervisor->spawner.net_slot = state->net_slot;
+	for (size_t i = 0; i < state->n_devices; i++) {
+		const struct state_device *x = &state->devices[i];
+		struct held *h = add(q, x->name);
+		if (!h || !strs_copy(&h->given.addresses, &x->addresses) || !strs_copy(&h->given.routes, &x->routes))
+			return -ENOMEM;
+		h->mtu = x->mtu;
+		h->offload = x->offload;
+		h->owner = x->owner;
+		h->given.device = x->given ? h->name : NULL;
+		memcpy(h->fds, x->fds, sizeof(h->fds));
+	}
+	return 0;
 }
 
 /* --- what tunnel workers ask of tun-bridge ---------------------------------------------------------------------------- */

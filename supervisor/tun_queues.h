@@ -9,7 +9,7 @@
 struct config;
 struct tun_queues;
 
-/* Claims this network namespace's next free slot (ipc/net.h) for tun-bridge. */
+/* Claims this network namespace's next free slot (ipc/net.h) for tun-bridge, unless it is inherited. */
 struct tun_queues *tun_queues_new(struct supervisor *s);
 void tun_queues_free(struct tun_queues *queues);
 
@@ -21,6 +21,11 @@ void tun_queues_send(struct tun_queues *queues, struct child *child, uint64_t ge
  * are dropped. Or it is not: what was opened for it goes. */
 void tun_queues_commit(struct tun_queues *queues, const struct config *config, uint64_t generation);
 void tun_queues_abort(struct tun_queues *queues);
+
+/* For a restart in place: what is held; and back. 0 or -errno. */
+struct state;
+int tun_queues_save(const struct tun_queues *queues, struct state *state);
+int tun_queues_adopt(struct tun_queues *queues, const struct state *state);
 
 /* From a tunnel worker: addresses that the far end gave to a device of its own. They are remembered for a new tun-bridge. */
 void tun_queues_addresses(struct tun_queues *queues, struct child *child, const struct ipc_tun_addresses *m);
