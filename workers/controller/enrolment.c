@@ -258,14 +258,16 @@ static void enroll(struct api_call *call)
 		api_error(call->request, 429, "too-many", "too many wrong tokens: try again in a minute");
 		return;
 	}
-	if (!token || !node || !request || !nodes_name_ok(node)) {
-		api_error(call->request, 400, "bad-request", "token, node (letters, digits, - _ .) and request are texts");
-		return;
-	}
 	struct token found;
-	const char *why = tokens_check(kv, token, &found);
+	const char *why = token && request ? tokens_check(kv, token, &found) : NULL;
 	if (why) {
 		wrong(call, why);
+		return;
+	}
+	if (token && request && !node)
+		node = found.node;            /* a token for one name says which */
+	if (!token || !request || !nodes_name_ok(node)) {
+		api_error(call->request, 400, "bad-request", "token, node (letters, digits, - _ .) and request are texts");
 		return;
 	}
 	bool taken = is_taken(kv, node, &c.node_revision);

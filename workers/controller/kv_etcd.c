@@ -171,8 +171,6 @@ static bool take_line(struct etcd *e, const char *line, size_t length)
 	json_t *json = json_loadb(line, length, 0, NULL);
 	const json_t *result = json_object_get(json, "result"), *events = json_object_get(result, "events");
 	bool good = json_is_object(result) && !json_is_true(json_object_get(result, "canceled"));
-	if (wire_number(result, "compact_revision"))
-		e->reload = true;
 	if (good && json_is_true(json_object_get(result, "created")))
 		watching(e);
 	else if (good && json_array_size(events))
@@ -263,7 +261,6 @@ static void on_page(struct etcd *e, struct etcd_call *call, const json_t *json, 
 	json_decref(e->loaded);
 	e->loaded = NULL;
 	e->revision = e->load_revision;
-	e->reload = false;
 	set_state(e, ETCD_WATCHING);
 	want_connection(e);
 }
@@ -275,14 +272,10 @@ static void load(struct etcd *e)
 	                                                           PAGE), on_page));
 }
 
-/* What is in memory is good as far as it goes, where the watch can go on from there. */
+/* All is compared, though a watch could mostly go on from where memory is: etcd 3.4 loses the event of a deletion at the very
+ * revision up to which it was compacted. */
 static void reached(struct etcd *e)
 {
-	if (e->kv.ready && !e->reload) {
-		set_state(e, ETCD_WATCHING);
-		want_connection(e);
-		return;
-	}
 	set_state(e, ETCD_LOADING);
 	e->load_revision = 0;
 	*e->load_after = '\0';

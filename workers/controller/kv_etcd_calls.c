@@ -63,7 +63,7 @@ static void on_answer(void *arg, const struct http_answer *answer)
 	TAILQ_REMOVE(&e->calls, call, link);
 	call->answered(e, call, json, error);
 	json_decref(json);
-	if (e->rpc && !http_client_usable(e->rpc))
+	if (e->rpc && !e->current && !http_client_usable(e->rpc))
 		etcd_fail(e, "closed the connection");
 	else
 		etcd_ask_next(e);

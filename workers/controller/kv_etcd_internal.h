@@ -60,7 +60,6 @@ struct etcd {
 	bool away;                    /* was logged */
 
 	uint64_t revision;            /* memory is as of this */
-	bool reload;                  /* ... and has a gap behind it */
 	uint64_t load_revision;
 	char load_after[KV_KEY_MAX + 1];
 	json_t *loaded;               /* keys, while loading */

@@ -209,7 +209,7 @@ int wire_error(const char *body, size_t length)
 		text = json_string_value(json_object_get(json, "error"));
 	if (!text)
 		text = "";
-	if (strstr(text, "too large") || strstr(text, "too many operations"))
+	if (strstr(text, "too large") || strstr(text, "larger than max") || strstr(text, "too many operations"))
 		error = -E2BIG;
 	else if (strstr(text, "space exceeded"))
 		error = -ENOSPC;
