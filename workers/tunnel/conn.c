@@ -13,12 +13,12 @@
 #include "workers/tunnel/generation.h"
 #include "workers/tunnel/h1.h"
 #include "workers/tunnel/h2.h"
+#include "workers/tunnel/hop_watch.h"
 #include "workers/tunnel/leg_tcp.h"
 #include "workers/tunnel/leg_udp.h"
 #include "workers/tunnel/tls.h"
 
 #define CONNECT_TIMEOUT 5000
-#define LOSS_MS 10000              /* a path of datagrams without an acknowledgement */
 
 struct conn {
 	TAILQ_ENTRY(conn) link;
@@ -268,18 +268,6 @@ static void on_leg_gone(void *arg)
 
 /* --- making one ------------------------------------------------------------------------------------------------------- */
 
-/* Tunnels of datagrams go on over another connection: a path that carries nothing for so long is given up, where a byte stream
- * would rather wait. */
-static void notice_loss(int fd)
-{
-	unsigned timeout = LOSS_MS;
-	int idle = LOSS_MS / 2000, interval = 1, count = LOSS_MS / 2000;
-	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
-}
-
 static void on_dialled(void *arg, const struct dial_result *result)
 {
 	struct conn *c = arg;
@@ -308,8 +296,8 @@ static void on_dialled(void *arg, const struct dial_result *result)
 	struct transport *transport =
 		transport_new(tunnel->base, c->fd, ssl, TRANSPORT_CONNECTING, pool->kind == POOL_TCP ? &tcp_callbacks : NULL, c);
 	snprintf(authority, sizeof(authority), strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, pool->port ? pool->port : 443);
-	if (pool->kind == POOL_H2_DATAGRAMS)
-		notice_loss(c->fd);
+	if (pool_is_h2(pool->kind))
+		transport_watch(transport, pool->kind == POOL_H2_DATAGRAMS ? HOP_LOST_DATAGRAMS_MS : HOP_LOST_MS);
 	if (pool_is_h2(pool->kind))
 		h2_client_authority(c->h2 = h2_client_new(tunnel, transport, config->max_streams, &h2_callbacks, c), authority);
 	else if (pool->kind == POOL_H1)

@@ -9,6 +9,7 @@
 #include "ipc/log.h"
 #include "workers/tunnel/h1.h"
 #include "workers/tunnel/h2.h"
+#include "workers/tunnel/hop_watch.h"
 #include "workers/tunnel/leg_tcp.h"
 #include "workers/tunnel/socks5_session.h"
 #include "workers/tunnel/source_text.h"
@@ -181,6 +182,8 @@ static void begin_h2(struct connection *c)
 	struct transport *transport = c->transport;
 	c->transport = NULL;
 	transport_set_timeout(transport, 0);
+	if (c->bound->base.config->accept == CONFIG_OVERLAY)
+		transport_watch(transport, HOP_LOST_MS);
 	c->h2 = h2_server_new(c->bound->tunnel, transport, &c->origin, &c->first, connection_free, c);
 }
 

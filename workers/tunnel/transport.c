@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "workers/tunnel/clock.h"
+#include "workers/tunnel/hop_watch.h"
 #include "workers/tunnel/tls.h"
 #include "workers/tunnel/transport_tls.h"
 
@@ -49,6 +50,8 @@ struct transport {
 	bool read_ended;              /* the peer finished */
 	bool finish, finished;        /* we are to finish; have */
 	bool want_fill;               /* the owner has more to write */
+	bool handed;                  /* another process has the connection */
+	struct hop_watch *watch;
 	bool broken_due;              /* a write failed outside our own event */
 	enum flow_error error;
 	const char *detail;
@@ -140,13 +143,27 @@ static void release(struct transport *t)
 	free(t);
 }
 
+static void close_fd(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd, (void)what;
+	close((int)(intptr_t)arg);
+}
+
 static void shut(struct transport *t, bool reset)
 {
 	if (t->state == DEAD)
 		return;
 	t->state = DEAD;
+	hop_watch_free(t->watch);
+	t->watch = NULL;
 	event_free(t->event);
 	event_free(t->timer);
+	if (t->handed) {             /* it must have left the epoll set before it is closed: the change list comes later */
+		static const struct timeval now = {0};
+		event_base_once(t->base, -1, EV_TIMEOUT, close_fd, (void *)(intptr_t)t->fd, &now);
+		t->fd = -1;
+		return;
+	}
 	if (reset) {
 		struct linger linger = {.l_onoff = 1, .l_linger = 0};
 		setsockopt(t->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
@@ -201,6 +218,8 @@ static size_t sent(struct transport *t, ssize_t done, size_t want)
 	if ((size_t)done < want)
 		t->writable = false;
 	t->progress_us = now_us();
+	if (t->watch)
+		hop_watch_wrote(t->watch);
 	return (size_t)done;
 }
 
@@ -666,6 +685,27 @@ void transport_linger(struct transport *t)
 	mark_dirty(t);
 }
 
+/* --- from one process to another ----------------------------------------------------------------------------------------- */
+
+int transport_hand_over(struct transport *t, struct chunks *out, struct chunks *in)
+{
+	if (t->state != OPEN || t->ssl || t->broken_due || t->busy > 0)
+		return -1;
+	t->handed = t->paused = true;
+	t->callbacks = NULL;
+	t->finish = t->want_fill = t->refused = false;
+	event_del(t->event);
+	event_del(t->timer);
+	chunks_move(out, &t->out);
+	chunks_move(in, &t->unread);
+	return t->fd;
+}
+
+void transport_was_ended(struct transport *t)
+{
+	t->read_ended = true;
+}
+
 /* --- set-up ---------------------------------------------------------------------------------------------------------- */
 
 struct transport *transport_new(struct event_base *base, int fd, SSL *ssl, enum transport_start start,
@@ -702,6 +742,17 @@ void transport_set_callbacks(struct transport *t, const struct transport_callbac
 void transport_set_striped(struct transport *t, bool striped)
 {
 	t->striped = striped;
+}
+
+static void on_lost(void *arg)
+{
+	fail(arg, FLOW_TERMINATED, "the path to the peer is down");
+}
+
+void transport_watch(struct transport *t, unsigned ms)
+{
+	if (!t->watch && t->fd >= 0)
+		t->watch = hop_watch_new(t->base, t->fd, ms, on_lost, t);
 }
 
 SSL *transport_ssl(const struct transport *t)

@@ -55,6 +55,16 @@ void transport_free(struct transport *transport, bool reset);
 /* Writes what waits (until the peer takes nothing for 10 s, at most 2 minutes), then closes; no further callback. */
 void transport_linger(struct transport *transport);
 
+/* The connection goes on in another process: nothing is read and written any more. Leaves in out what was to be written, in `in` what
+ * was read too far (transport_unread()). Returns the descriptor, which stays the transport's: transport_free() closes it without a
+ * word to the peer. -1: it cannot (TLS, not open, broken), and nothing has changed. */
+int transport_hand_over(struct transport *transport, struct chunks *out, struct chunks *in);
+/* The peer's end was told by whoever had the connection before. */
+void transport_was_ended(struct transport *transport);
+
+/* A connection between nodes: it survives short outages of its path, and is broken where nothing is acknowledged for ms
+ * (hop_watch.h). */
+void transport_watch(struct transport *transport, unsigned ms);
 SSL *transport_ssl(const struct transport *transport);
 /* Whole connection times out without progress of any kind for ms (0: never): broken(READ_TIMEOUT). */
 void transport_set_timeout(struct transport *transport, unsigned ms);
