@@ -256,7 +256,8 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
 /* What HANDOVER_FLOW of kind "flow" or "begin" holds, encoded as a message is; never sent by itself. Times are of now_us(). scheme and
  * headers: the request as it was asked about; exit_headers: as it came to a far end of IP packets. cluster ... valid_until: the
  * decision, by `generation`. received, given, unsent, acked: workers/tunnel/flow_resume.h. key, client, local: of a UDP listener's
- * flow (struct sockaddr_storage). addresses: of an IP tunnel; targets: prefixes that its far end found its target's name to be. */
+ * flow (struct sockaddr_storage). addresses: of an IP tunnel; targets: prefixes that its far end found its target's name to be.
+ * stream, gave_end, ended: of a TCP tunnel; its `received` is without the end. */
 #define IPC_FIELDS_handover_record(F)                                                                                 \
 	F(U64, id) F(U32, role) F(STR, in_kind) F(STR, out_kind) F(STR, listener) F(STR, carry) F(BYTES, source)      \
 	F(STR, source_text) F(U32, source_port) F(STR, peer) F(STR, proven_user) F(BOOL, inner) F(STR, user)          \
@@ -268,7 +269,8 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
 	F(STR, address) F(I64, endpoint_number) F(BYTES, tunnel) F(BOOL, segments) F(U64, received) F(U64, given)     \
 	F(U64, unsent) F(U64, acked) F(BYTES, key) F(BYTES, client) F(BYTES, local) F(STR, device) F(STR, network)    \
 	F(STR, client_id) F(BOOL, over_udp) F(STRS, addresses) F(BYTES, routes) F(U64, requests)                      \
-	F(U64, first_request) F(STRS, targets) F(BOOL, asked) F(BOOL, stale)
+	F(U64, first_request) F(STRS, targets) F(BOOL, asked) F(BOOL, stale) F(BOOL, stream)                        \
+	F(BOOL, gave_end) F(BOOL, ended)
 
 /* --- what comes from the lists ------------------------------------------------------------------------------------ */
 

@@ -107,7 +107,7 @@ static void begin_inner(struct flow *flow)
 	flow->user = user;
 	flow->asked = flow->decided = now_us();
 	flow->asked_under = flow->decided_under = flow->tunnel->current->number;
-	if (!flow_join(flow) && !handover_hold(flow))
+	if (!handover_hold(flow) && !flow_join(flow))
 		flow_attempt(flow);
 }
 
@@ -171,7 +171,7 @@ static void take_decision(struct flow *flow, struct decision *decision)
 		return flow_answer(flow, 503, FLOW_INTERNAL, "nobody decided in time");
 	if (decision->status)
 		return flow_answer(flow, decision->status, error_of(decision->error), decision->detail);
-	if (!flow_join(flow) && !handover_hold(flow))
+	if (!handover_hold(flow) && !flow_join(flow))
 		go_out(flow);
 }
 

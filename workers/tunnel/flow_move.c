@@ -377,6 +377,8 @@ void flows_drain(struct tunnel *tunnel)
 		next = flow->next;
 		const struct going *g = flow->going;
 		bool parked = flow->state == FLOW_STATE_PARKED;
+		if (tunnel->handed && g && g->role == GOING_FAR && g->stream)
+			continue;          /* it goes to the successor yet, or to its end */
 		if (!g || (!parked && (g->role == GOING_CLIENT || g->role == GOING_BOTH || flow->state != FLOW_STATE_STREAMING)))
 			continue;
 		flow_enter(flow);

@@ -8,6 +8,7 @@
 #include "workers/tunnel/h1.h"
 #include "workers/tunnel/h1_body.h"
 #include "workers/tunnel/h1_write.h"
+#include "workers/tunnel/handover_parcel.h"
 #include "workers/tunnel/listener.h"
 #include "workers/tunnel/ws.h"
 
@@ -463,6 +464,26 @@ static size_t server_waiting(const struct leg *leg)
 	return transport ? transport_pending(transport) : 0;
 }
 
+/* After a CONNECT there are but bytes: the successor has it as any other connection. */
+static bool server_hand_over(struct leg *leg, struct parcel *parcel)
+{
+	struct h1_server *s = (struct h1_server *)leg;
+	struct chunks out = {0}, in = {0};
+	int fd = s->state == TUNNEL && !s->upgrade && s->busy == 0 ? transport_hand_over(s->transport, &out, &in) : -1;
+	if (fd < 0)
+		return false;
+	parcel_put_chunks(parcel, PARCEL_DOWN, &out);
+	chunks_clear(&out);
+	parcel->record.in_kind = "tcp";
+	parcel->fd = fd;
+	s->outstanding += in.bytes;
+	s->busy++;
+	if (in.head)
+		flow_data(leg->flow, leg, &in);
+	leave(s);
+	return true;
+}
+
 static const struct leg_ops server_ops = {
 	.kind = "h1",
 	.head = server_head,
@@ -471,6 +492,7 @@ static const struct leg_ops server_ops = {
 	.taken = server_taken,
 	.close = server_close,
 	.waiting = server_waiting,
+	.hand_over = server_hand_over,
 };
 
 /* --- set-up -------------------------------------------------------------------------------------------------------------- */

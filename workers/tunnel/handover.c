@@ -14,6 +14,7 @@
 
 #define BACKLOG (2u << 20)            /* bytes that the channel has not taken: the walk waits */
 #define BATCH 64u                     /* flows per turn of the loop */
+#define LATE_MS 20                    /* between looks for flows that could not go with the others */
 #define WAIT_MS 2                     /* for the channel to drain */
 #define SILENCE_MS 2000               /* of a predecessor whose channel is there */
 #define CHANNEL_MS 20000              /* until that is there */
@@ -25,7 +26,8 @@ struct handover {
 	struct tunnel *tunnel;
 	/* from the predecessor */
 	struct ipc_channel *from;
-	struct event *limit;          /* how long it is awaited */
+	bool expects;                 /* it has not come yet */
+	struct event *limit, *late;   /* how long it is awaited; and a flow behind the others */
 	struct parcel parcel;         /* of the flow that is coming */
 	struct ipc_arena *arena;
 	uint64_t taken, refused, began;
@@ -60,11 +62,14 @@ static void received_all(struct handover *h, const char *why)
 	if (!tunnel->awaiting)
 		return;
 	tunnel->awaiting = false;
+	tunnel->late = h->from ? h->late : NULL;
 	event_del(h->limit);
 	log_info("flows taken over", "flows=%llu refused=%llu ms=%llu by=%s", (unsigned long long)h->taken,
 	         (unsigned long long)h->refused, (unsigned long long)((now_us() - h->began) / 1000), log_value(why));
 	h->expected(h->expected_arg);
-	handover_release(tunnel);
+	handover_release(tunnel, !tunnel->late);
+	if (tunnel->n_held > 0)
+		arm(h->late, LATE_MS * 5);
 	if (h->wanted)
 		begin(h);
 }
@@ -73,6 +78,13 @@ static void on_limit(evutil_socket_t fd, short what, void *arg)
 {
 	(void)fd, (void)what;
 	received_all(arg, "the predecessor says nothing");
+}
+
+static void on_late(evutil_socket_t fd, short what, void *arg)
+{
+	struct handover *h = arg;
+	(void)fd, (void)what;
+	handover_release(h->tunnel, true);
 }
 
 static void take_flow(struct handover *h, const struct ipc_handover_flow *m, int *fd)
@@ -86,6 +98,8 @@ static void take_flow(struct handover *h, const struct ipc_handover_flow *m, int
 	if (!why)
 		why = !known ? "its kind is not known" : begins ? handover_begin_again(h->tunnel, &h->parcel)
 		                                                : handover_restore(h->tunnel, &h->parcel);
+	if (!why && !h->tunnel->awaiting)
+		handover_release(h->tunnel, false);
 	if (why)
 		log_warn("flow not taken over", "id=%llu reason=%s", (unsigned long long)h->parcel.record.id, log_value(why));
 	h->taken += !why;
@@ -99,9 +113,8 @@ static void from_predecessor(struct ipc_channel *channel, enum ipc_type type, co
 {
 	struct handover *h = arg;
 	(void)channel;
-	if (!h->tunnel->awaiting)
-		return;
-	arm(h->limit, SILENCE_MS);
+	if (h->tunnel->awaiting)
+		arm(h->limit, SILENCE_MS);
 	if (type == IPC_MSG_HANDOVER_FLOW)
 		take_flow(h, &message->handover_flow, fd);
 	else if (type == IPC_MSG_HANDOVER_END)
@@ -112,7 +125,10 @@ static void predecessor_ended(struct ipc_channel *channel, const char *reason, v
 {
 	struct handover *h = arg;
 	h->from = NULL;
+	h->tunnel->late = NULL;
 	ipc_channel_free(channel);
+	if (!h->tunnel->awaiting)
+		handover_release(h->tunnel, true);
 	received_all(h, reason);
 }
 
@@ -122,7 +138,7 @@ void handover_expect(struct tunnel *tunnel, void (*done)(void *arg), void *arg)
 	h->expected = done;
 	h->expected_arg = arg;
 	h->began = now_us();
-	tunnel->awaiting = true;
+	tunnel->awaiting = h->expects = true;
 	arm(h->limit, CHANNEL_MS);
 }
 
@@ -178,12 +194,29 @@ static void finish(struct handover *h)
 	         (unsigned long long)h->left, (unsigned long long)h->failed,
 	         (unsigned long long)((now_us() - h->walk_began) / 1000));
 	h->done(h->arg);
+	arm(h->walk, LATE_MS);
+}
+
+/* TCP tunnels that were not open yet, or between two ways, follow as soon as they can. */
+static void walk_late(struct handover *h)
+{
+	for (struct flow *flow = h->tunnel->flows, *next; flow && h->to && ipc_backlog(h->to) < BACKLOG; flow = next) {
+		flow_enter(flow);
+		if (flow->going && flow->going->stream)
+			hand_over(h, flow);
+		next = flow->next;
+		flow_leave(flow);
+	}
+	if (h->to)
+		arm(h->walk, LATE_MS);
 }
 
 static void on_walk(evutil_socket_t fd, short what, void *arg)
 {
 	struct handover *h = arg;
 	(void)fd, (void)what;
+	if (h->state == HANDOVER_DRAINING)
+		return walk_late(h);
 	for (unsigned i = 0; i < BATCH && h->cursor && h->to && ipc_backlog(h->to) < BACKLOG; i++) {
 		struct flow *flow = h->cursor;
 		flow_enter(flow);
@@ -253,8 +286,9 @@ static struct handover *make(struct tunnel *tunnel)
 	h->tunnel = tunnel;
 	parcel_init(&h->parcel);
 	h->limit = evtimer_new(tunnel->base, on_limit, h);
+	h->late = evtimer_new(tunnel->base, on_late, h);
 	h->walk = evtimer_new(tunnel->base, on_walk, h);
-	if (!h->limit || !h->walk)
+	if (!h->limit || !h->late || !h->walk)
 		abort();
 	return h;
 }
@@ -263,15 +297,19 @@ void handover_peer(struct tunnel *tunnel, int fd)
 {
 	struct handover *h = make(tunnel);
 	unsigned own = tunnel->worker ? worker_index(tunnel->worker) : 0;
-	bool predecessor = tunnel->awaiting && !h->from;
+	bool predecessor = h->expects;
 	struct ipc_channel *channel = ipc_channel_new(tunnel->base, fd, IPC_TUNNEL, own, IPC_TUNNEL,
 	                                              predecessor ? from_predecessor : from_successor,
 	                                              predecessor ? predecessor_ended : successor_ended, h);
 	if (!channel)
 		return;
+	h->expects = false;
 	if (predecessor) {
 		h->from = channel;
-		arm(h->limit, SILENCE_MS);
+		if (tunnel->awaiting)
+			arm(h->limit, SILENCE_MS);
+		else
+			tunnel->late = h->late;
 	} else {
 		if (h->to)
 			ipc_channel_free(h->to);

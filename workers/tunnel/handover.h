@@ -44,6 +44,7 @@ bool handover_running(const struct tunnel *tunnel);
 /* handover_hold.c, for flows that begin. A stream that names a tunnel of this worker which is not here, or leads to a device: true,
  * it waits for the predecessor (flow_released() follows), or was refused since a successor has it. */
 bool handover_hold(struct flow *flow);
-void handover_release(struct tunnel *tunnel);
+/* all: also those whose tunnel has not come. */
+void handover_release(struct tunnel *tunnel, bool all);
 
 #endif

@@ -63,7 +63,7 @@ static void put_decision(const struct flow *flow, struct parcel *parcel)
 {
 	const struct decision *d = flow->decision;
 	struct ipc_handover_record *r = &parcel->record;
-	r->generation = flow->decided_under;
+	r->generation = flow->going->decision ? 0 : flow->decided_under;   /* 0: it was about to move, and is decided anew */
 	r->cluster = d->cluster;
 	r->route = d->route;
 	r->policies = strs_of(&d->policies);
@@ -106,7 +106,10 @@ static void put_counts(const struct flow *flow, struct parcel *parcel)
 		return;
 	}
 	r->tunnel = (struct ipc_bytes){g->id, sizeof(g->id)};
-	r->received = source_received(&g->from);
+	r->stream = g->stream;
+	r->gave_end = g->gave_end;
+	r->ended = g->reader.ended;
+	r->received = g->stream ? g->reader.received : source_received(&g->from);
 	r->given = g->given;
 	r->unsent = g->unsent;
 	r->acked = g->acked;
@@ -119,12 +122,20 @@ static void put_counts(const struct flow *flow, struct parcel *parcel)
 
 /* --- whether it can ------------------------------------------------------------------------------------------------ */
 
+/* What a TCP tunnel's two ends still have to say to each other. */
+static bool stream_goes_on(const struct going *g)
+{
+	return !g->forsaken && !g->over && !g->reader.early && !stream_settled(g);
+}
+
 /* An end of a tunnel that both ends can go on with, or both ends. */
 static bool goes_on(const struct flow *flow)
 {
 	const struct going *g = flow->going;
 	bool moves = flow->state == FLOW_STATE_STREAMING;
-	if (!g || !flow->decision || flow->up.ended || flow->down.ended || g->from.through || g->old)
+	if (!g || !flow->decision || (!g->stream && (flow->up.ended || flow->down.ended || g->from.through)))
+		return false;
+	if (g->stream && !stream_goes_on(g))
 		return false;
 	switch (g->role) {
 	case GOING_CLIENT:
@@ -180,7 +191,7 @@ static enum handover_what pack_open(struct flow *flow, struct parcel *parcel)
 static bool may_be_refused(const struct flow *flow)
 {
 	struct tunnel_header asked;
-	if (!flow->in || flow->in->ops->joined || !flow->request || !masque_is(flow->request))
+	if (!flow->in || flow->in->ops->joined || !flow->request || !flow->connect)
 		return false;
 	tunnel_header_get(flow->request, &asked);
 	return asked.present;
@@ -190,11 +201,14 @@ enum handover_what handover_pack(struct flow *flow, struct parcel *parcel)
 {
 	if (flow->state == FLOW_STATE_ENDED)
 		return HANDOVER_ENDED;
-	if (goes_on(flow))
+	if (goes_on(flow)) {
+		if (flow->going->old)
+			way_drained(flow);
 		return pack_open(flow, parcel);
+	}
 	if (flow->head_sent || flow->going)
 		return HANDOVER_LEAVE;
-	if (flow->in && flow->in->ops->hand_over && flow->in->ops->hand_over(flow->in, parcel))
+	if (flow->in && flow->in->ops->joined && flow->in->ops->hand_over && flow->in->ops->hand_over(flow->in, parcel))
 		return HANDOVER_BEGIN;
 	return may_be_refused(flow) ? HANDOVER_REFUSE : HANDOVER_LEAVE;
 }

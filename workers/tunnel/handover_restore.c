@@ -11,6 +11,7 @@
 #include "workers/tunnel/generation.h"
 #include "workers/tunnel/handover_flow.h"
 #include "workers/tunnel/leg_ip.h"
+#include "workers/tunnel/leg_tcp.h"
 #include "workers/tunnel/leg_udp.h"
 #include "workers/tunnel/listener_internal.h"
 #include "workers/tunnel/udp_flows.h"
@@ -30,7 +31,7 @@ static bool going_fits(const struct tunnel *tunnel, const struct parcel *p)
 	unsigned own = tunnel->worker ? worker_index(tunnel->worker) : 0;
 	if (r->tunnel.length != TUNNEL_ID || (r->role == GOING_FAR && r->tunnel.data[0] != (uint8_t)own))
 		return false;
-	return kept <= r->given && r->unsent <= kept && r->acked <= r->given;
+	return kept <= r->given && r->unsent <= kept && r->acked <= r->given + r->gave_end;
 }
 
 /* NULL: it does. */
@@ -40,8 +41,10 @@ static const char *judge(const struct tunnel *tunnel, const struct parcel *p)
 	bool in = r->role == GOING_CLIENT || r->role == GOING_BOTH, out = r->role == GOING_FAR || r->role == GOING_BOTH;
 	if ((!in && !out) || (in != (r->in_kind != NULL)) || (out != (r->out_kind != NULL)))
 		return "its ends do not fit its role";
-	if (!r->method || !r->protocol || !r->authority || !r->path || !r->cluster || !r->listener || !r->carry)
+	if (!r->method || !r->authority || !r->cluster || !r->listener || !r->carry || (!r->stream && (!r->protocol || !r->path)))
 		return "it is not complete";
+	if (r->stream != (is(r->in_kind, "tcp") || is(r->out_kind, "tcp")) || (r->stream && r->role == GOING_BOTH))
+		return "its ends do not fit its kind";
 	if (r->role != GOING_BOTH && !going_fits(tunnel, p))
 		return "its counts do not fit";
 	return NULL;
@@ -100,8 +103,8 @@ static struct head *head_of(const struct ipc_handover_record *r, const struct ip
 	head->method = head_string(head, r->method, -1);
 	head->scheme = r->scheme && *r->scheme ? head_string(head, r->scheme, -1) : NULL;
 	head->authority = head_string(head, r->authority, -1);
-	head->path = head_string(head, r->path, -1);
-	head->protocol = head_string(head, r->protocol, -1);
+	head->path = r->path ? head_string(head, r->path, -1) : NULL;
+	head->protocol = r->protocol ? head_string(head, r->protocol, -1) : NULL;
 	for (size_t i = 0; i < fields->n; i++)
 		head_add(head, fields->v[i].name, fields->v[i].value);
 	return head;
@@ -177,7 +180,16 @@ static void discard(struct flow *flow)
 
 /* --- its legs ------------------------------------------------------------------------------------------------------ */
 
-static bool in_leg(struct flow *flow, const struct parcel *p)
+static bool far_origin(struct flow *flow, const struct ipc_handover_record *r)
+{
+	if (flow->origin)              /* the in leg's */
+		return true;
+	flow->own = origin_of(flow->tunnel, r);
+	flow->origin = flow->own ? own_origin_get(flow->own) : NULL;
+	return flow->origin;
+}
+
+static bool in_leg(struct flow *flow, struct parcel *p)
 {
 	const struct ipc_handover_record *r = &p->record;
 	struct tunnel *tunnel = flow->tunnel;
@@ -190,18 +202,11 @@ static bool in_leg(struct flow *flow, const struct parcel *p)
 		flow->in = listener ? udp_listener_restore(listener, p) : NULL;
 		flow->origin = flow->in ? udp_flow_origin(flow->in) : NULL;
 	}
+	if (is(r->in_kind, "tcp") && far_origin(flow, r))
+		flow->in = tcp_leg_restore(tunnel, flow, p, false, r->gave_end);
 	if (flow->in)
 		flow->in->flow = flow;
 	return flow->in;
-}
-
-static bool far_origin(struct flow *flow, const struct ipc_handover_record *r)
-{
-	if (flow->origin)              /* the in leg's */
-		return true;
-	flow->own = origin_of(flow->tunnel, r);
-	flow->origin = flow->own ? own_origin_get(flow->own) : NULL;
-	return flow->origin;
 }
 
 static bool out_leg(struct flow *flow, struct parcel *p)
@@ -210,7 +215,9 @@ static bool out_leg(struct flow *flow, struct parcel *p)
 	struct tunnel *tunnel = flow->tunnel;
 	if (!far_origin(flow, r))
 		return false;
-	if (is(r->out_kind, "udp")) {
+	if (is(r->out_kind, "tcp")) {
+		flow->out = tcp_leg_restore(tunnel, flow, p, true, r->gave_end);
+	} else if (is(r->out_kind, "udp")) {
 		flow->out = udp_leg_restore(tunnel, flow, flow->decision->cluster_stats, p);
 	} else if (is(r->out_kind, "ip")) {
 		const struct config_cluster *cluster = config_cluster(tunnel->current->config, r->cluster);
@@ -254,14 +261,22 @@ static void take_counts(struct flow *flow, const struct parcel *p)
 		return;
 	memcpy(g->id, r->tunnel.data, sizeof(g->id));
 	g->has_id = true;
-	g->from.base = g->told = r->received;
+	g->stream = r->stream;
+	g->gave_end = r->gave_end;
 	g->given = r->given;
 	g->acked = r->acked;
 	g->unsent = (size_t)r->unsent;
 	parcel_get_chunks(p, PARCEL_KEPT, &g->kept);
-	struct side *side = going_to_peer(g);
-	chunks_clear(&side->held);
-	last_of(&side->held, &g->kept, g->unsent);
+	struct side *to = going_to_peer(g), *from = to == &flow->up ? &flow->down : &flow->up;
+	chunks_clear(&to->held);
+	if (!g->stream) {
+		g->from.base = g->told = r->received;
+		last_of(&to->held, &g->kept, g->unsent);
+		return;
+	}
+	g->reader = (struct stream_reader){.received = r->received, .ended = r->ended};
+	stream_reader_restart(&g->reader, g->told = going_has(g));
+	from->ended = r->ended;        /* behind what is held */
 }
 
 static void go_on(struct flow *flow)

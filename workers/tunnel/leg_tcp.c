@@ -1,6 +1,10 @@
 #include "workers/tunnel/leg_tcp.h"
 
 #include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "workers/tunnel/handover_parcel.h"
 
 struct tcp_leg {
 	struct leg leg;
@@ -120,6 +124,24 @@ static size_t tcp_waiting(const struct leg *base)
 	return transport_pending(((const struct tcp_leg *)base)->transport);
 }
 
+static bool tcp_hand_over(struct leg *base, struct parcel *parcel)
+{
+	struct tcp_leg *leg = (struct tcp_leg *)base;
+	bool dialled = base->ops->raw;
+	struct chunks out = {0}, in = {0};
+	int fd = leg->refused ? -1 : transport_hand_over(leg->transport, &out, &in);
+	if (fd < 0)
+		return false;
+	parcel_put_chunks(parcel, dialled ? PARCEL_UP : PARCEL_DOWN, &out);
+	chunks_clear(&out);
+	*(dialled ? &parcel->record.out_kind : &parcel->record.in_kind) = "tcp";
+	parcel->fd = fd;
+	leg->outstanding += in.bytes;
+	if (in.head)
+		flow_data(base->flow, base, &in);
+	return true;
+}
+
 static const struct leg_ops accepted_ops = {
 	.kind = "tcp",
 	.head = accepted_head,
@@ -128,6 +150,7 @@ static const struct leg_ops accepted_ops = {
 	.taken = tcp_taken,
 	.close = tcp_close,
 	.waiting = tcp_waiting,
+	.hand_over = tcp_hand_over,
 };
 
 static const struct leg_ops dialled_ops = {
@@ -139,6 +162,7 @@ static const struct leg_ops dialled_ops = {
 	.taken = tcp_taken,
 	.close = tcp_close,
 	.waiting = tcp_waiting,
+	.hand_over = tcp_hand_over,
 };
 
 /* --- set-up ---------------------------------------------------------------------------------------------------------- */
@@ -172,4 +196,28 @@ void tcp_leg_accept(struct tunnel *tunnel, struct transport *transport, const st
 	if (first && first->head)
 		transport_unread(transport, first);
 	flow_new(tunnel, origin, &leg->leg, request, false);
+}
+
+static bool is_stream_socket(int fd)
+{
+	int type = 0;
+	socklen_t length = sizeof(type);
+	return fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 && type == SOCK_STREAM;
+}
+
+struct leg *tcp_leg_restore(struct tunnel *tunnel, struct flow *flow, struct parcel *parcel, bool dialled, bool ended)
+{
+	int fd = parcel->fd;
+	parcel->fd = -1;
+	if (!is_stream_socket(fd)) {
+		if (fd >= 0)
+			close(fd);
+		return NULL;
+	}
+	struct transport *transport = transport_new(tunnel->base, fd, NULL, TRANSPORT_ACCEPTED, NULL, NULL);
+	struct tcp_leg *leg = leg_make(dialled ? &dialled_ops : &accepted_ops, transport, NULL, NULL);
+	if (ended)
+		transport_was_ended(transport);
+	leg->leg.flow = flow;
+	return &leg->leg;
 }

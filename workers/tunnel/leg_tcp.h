@@ -18,4 +18,9 @@ void tcp_leg_accept(struct tunnel *tunnel, struct transport *transport, const st
                     struct chunks *first, void (*answer)(void *arg, const struct head *response), void (*gone)(void *arg),
                     void *arg);
 
+/* A connection of the predecessor's, for its flow: out leg (dialled) or in leg. Takes over parcel->fd, also where it fails. NULL: it is no
+ * connection. ended: its peer's end was told. */
+struct parcel;
+struct leg *tcp_leg_restore(struct tunnel *tunnel, struct flow *flow, struct parcel *parcel, bool dialled, bool ended);
+
 #endif

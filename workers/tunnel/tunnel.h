@@ -6,6 +6,7 @@
 #include "store/config.h"
 #include "workers/tunnel/clock.h"
 
+struct event;
 struct event_base;
 
 /* A configuration generation, counted: what was begun under it keeps it. */
@@ -44,6 +45,8 @@ struct tunnel {
 	bool draining;
 	struct handover *handover;    /* flows on their way from or to another worker; NULL: none */
 	bool awaiting;                /* the predecessor's flows are still to come */
+	struct event *late;           /* NULL, or the predecessor still drains, and a flow may come from it: until when streams wait */
+	unsigned n_held;
 	bool handing;                 /* its own are on their way to a successor, or soon will be */
 	bool handed;                  /* a successor has what could go on */
 };
