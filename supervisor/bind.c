@@ -243,6 +243,48 @@ int bind_open(struct bind_address *a, int first, char *error, size_t size)
 	return -1;
 }
 
+static int option(int fd, int level, int name)
+{
+	int value = 0;
+	socklen_t size = sizeof(value);
+	return getsockopt(fd, level, name, &value, &size) ? -1 : value;
+}
+
+static bool same_unix(const struct sockaddr_un *bound, const struct bind_address *a)
+{
+	struct stat st;
+	/* one whose name is gone is reached by nobody */
+	return strcmp(bound->sun_path, ((const struct sockaddr_un *)&a->address)->sun_path) == 0 &&
+	       lstat(bound->sun_path, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
+static bool same_inet(const struct sockaddr_storage *bound, const struct bind_address *a)
+{
+	struct sockaddr_storage with_port = a->address;
+	in_port_t port = bound->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)bound)->sin6_port
+	                                              : ((const struct sockaddr_in *)bound)->sin_port;
+	if (!*port_of(a) && a->address.ss_family == AF_INET6)
+		((struct sockaddr_in6 *)&with_port)->sin6_port = port;
+	else if (!*port_of(a))
+		((struct sockaddr_in *)&with_port)->sin_port = port;
+	return memcmp(bound, &with_port, a->length) == 0;
+}
+
+bool bind_fits(const struct bind_address *a, int fd)
+{
+	struct sockaddr_storage bound = {0};
+	socklen_t length = sizeof(bound);
+	if (getsockname(fd, (struct sockaddr *)&bound, &length) || bound.ss_family != a->address.ss_family ||
+	    option(fd, SOL_SOCKET, SO_TYPE) != (a->type ? a->type : a->datagrams ? SOCK_DGRAM : SOCK_STREAM))
+		return false;
+	if (bound.ss_family == AF_UNIX)
+		return same_unix((const struct sockaddr_un *)&bound, a);
+	if (bound.ss_family == AF_INET6 && option(fd, IPPROTO_IPV6, IPV6_V6ONLY) != !a->any)
+		return false;
+	return option(fd, SOL_SOCKET, SO_REUSEPORT) == 1 && option(fd, IPPROTO_IP, IP_TRANSPARENT) == a->transparent &&
+	       same_inet(&bound, a);
+}
+
 void bind_describe(int fd, char *text, size_t size)
 {
 	struct sockaddr_storage address = {0};

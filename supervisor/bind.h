@@ -15,6 +15,7 @@ struct bind_address {
 	socklen_t length;
 	bool any;              /* no host given: IPv4 and IPv6 */
 	bool datagrams;        /* UDP */
+	int type;              /* of socket; 0: as datagrams says */
 	bool transparent;      /* takes what is for other addresses (IP_TRANSPARENT) */
 	bool made;             /* a Unix socket's name in the file system is ours to remove */
 	mode_t mode;           /* of a Unix socket; 0: 0666, as open to local programs as a port on the loopback address */
@@ -33,6 +34,8 @@ int bind_probe(const struct bind_address *address, char *error, size_t size);
 int bind_open(struct bind_address *address, int first, char *error, size_t size);
 /* "127.0.0.1:80", "[::1]:80", "unix:/path" */
 void bind_describe(int fd, char *text, size_t size);
+/* Whether fd is a socket that bind_open() could have made for the address, in another life. */
+bool bind_fits(const struct bind_address *address, int fd);
 /* Removes a Unix socket's name. */
 void bind_forget(struct bind_address *address);
 

@@ -294,6 +294,8 @@ static void prepare(struct change *ch)
 		if (!c)
 			continue;
 		c->prepared = 0;
+		if (!s->in_force.number && slot->role == IPC_TUN_BRIDGE)
+			tun_queues_send(s->tun_queues, c, generation);       /* what systemd kept */
 		files_send(s->files, c, generation, true);
 		listeners_send(s->listeners, c, generation, true);
 		child_send(c, IPC_MSG_CONFIG_PREPARE, &m, ch->next.memfd);

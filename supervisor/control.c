@@ -1,10 +1,13 @@
 #include "supervisor/control.h"
 #include "ipc/log.h"
 #include "ipc/memfd.h"
+#include "store/config.h"
+#include "supervisor/bind.h"
 #include "supervisor/change.h"
 #include "supervisor/clock.h"
 #include "supervisor/control_internal.h"
 #include "supervisor/explain.h"
+#include "supervisor/fdstore.h"
 #include "supervisor/inquire.h"
 #include "supervisor/replace.h"
 #include "supervisor/state.h"
@@ -26,6 +29,7 @@
 #define GREETING_LIMIT_MS 5000
 #define IDLE_LIMIT_MS 600000
 #define SWEEP_S 5
+#define STORED "admin"          /* its name in systemd's store */
 #define REPLY_INLINE (48u * 1024)
 
 /* --- requests ------------------------------------------------------------------------------------------------------- */
@@ -288,6 +292,26 @@ static int open_socket(struct control *control)
 	return chmod(control->path, 0660) || listen(control->fd, 16) ? -1 : 0;
 }
 
+int control_stored(const struct supervisor *s)
+{
+	struct config_address address = {.unix_path = NULL};
+	struct bind_address where;
+	char path[sizeof(((struct control *)0)->path)], error[128];
+	int fd = fdstore_take(s->fdstore, STORED);
+	if (fd < 0)
+		return -1;
+	snprintf(path, sizeof(path), "%s/admin.sock", s->options->runtime_dir);
+	address.unix_path = path;
+	if (bind_resolve(&address, &where, error, sizeof(error)) == 0) {
+		where.type = SOCK_SEQPACKET;
+		if (bind_fits(&where, fd))
+			return fd;
+	}
+	fdstore_remove(s->fdstore, STORED);
+	close(fd);
+	return -1;
+}
+
 struct control *control_new(struct supervisor *s, int inherited)
 {
 	struct timeval sweep = {.tv_sec = SWEEP_S};
@@ -306,6 +330,7 @@ struct control *control_new(struct supervisor *s, int inherited)
 		control_free(control);
 		return NULL;
 	}
+	fdstore_put(s->fdstore, STORED, control->fd);
 	control->accept = event_new(s->base, control->fd, EV_READ | EV_PERSIST, on_accept, control);
 	control->sweep = event_new(s->base, -1, EV_PERSIST, on_sweep, control);
 	if (!control->accept || !control->sweep || event_add(control->accept, NULL) || event_add(control->sweep, &sweep)) {
@@ -373,7 +398,8 @@ void control_free(struct control *control)
 		event_free(control->sweep);
 	if (control->fd >= 0) {
 		close(control->fd);
-		unlink(control->path);
+		if (!fdstore_kept(control->supervisor->fdstore))
+			unlink(control->path);
 	}
 	access_free(control->access);
 	free(control);

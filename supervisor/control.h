@@ -8,6 +8,8 @@ struct control;
 /* Listens on admin.sock in the runtime folder, or on `inherited`, which does so already (-1: none). NULL with errno and a logged
  * reason when that is not possible. */
 struct control *control_new(struct supervisor *s, int inherited);
+/* What systemd kept of it from another life, or -1. */
+int control_stored(const struct supervisor *s);
 /* Removes the socket, and ends all clients (which tells `stop` that we are gone). */
 void control_free(struct control *control);
 /* A generation is in force: names under admin: are looked up again. */

@@ -3,6 +3,7 @@
 #include "ipc/log.h"
 #include "store/config.h"
 #include "supervisor/bind.h"
+#include "supervisor/fdstore.h"
 #include "supervisor/pool.h"
 #include "supervisor/state.h"
 #include "supervisor/supervisor.h"
@@ -24,6 +25,8 @@ struct place {
 	int fds[POOL_TUNNELS_MAX];
 	unsigned count;
 	unsigned fresh;               /* of them, how many the change being prepared opened */
+	char stored[128];             /* under that listener's name, systemd has a copy of ... */
+	unsigned n_stored;            /* ... so many of them */
 	TAILQ_ENTRY(place) link;
 };
 TAILQ_HEAD(places, place);
@@ -56,8 +59,37 @@ struct listeners *listeners_new(const struct supervisor *s)
 	return l;
 }
 
-static void place_shrink(struct place *p, unsigned count)
+static const char *kind(const struct place *p)
 {
+	return p->address.address.ss_family == AF_UNIX ? "unix" :
+	       p->address.transparent ? p->address.datagrams ? "transparent-udp" : "transparent-tcp" :
+	       p->address.datagrams ? "udp" : "tcp";
+}
+
+static void forget_stored(const struct listeners *l, struct place *p, unsigned count)
+{
+	char name[256];
+	for (; p->n_stored > count; p->n_stored--) {
+		fdstore_name(name, sizeof(name), kind(p), p->stored, p->n_stored - 1);
+		fdstore_remove(l->supervisor->fdstore, name);
+	}
+}
+
+static void store(const struct listeners *l, struct place *p, const char *listener)
+{
+	char name[256];
+	if (strncmp(p->stored, listener, sizeof(p->stored) - 1))
+		forget_stored(l, p, 0);
+	snprintf(p->stored, sizeof(p->stored), "%s", listener);
+	for (; p->n_stored < p->count; p->n_stored++) {
+		fdstore_name(name, sizeof(name), kind(p), p->stored, p->n_stored);
+		fdstore_put(l->supervisor->fdstore, name, p->fds[p->n_stored]);
+	}
+}
+
+static void place_shrink(const struct listeners *l, struct place *p, unsigned count)
+{
+	forget_stored(l, p, count);
 	while (p->count > count)
 		close(p->fds[--p->count]);
 }
@@ -65,7 +97,7 @@ static void place_shrink(struct place *p, unsigned count)
 static void place_free(struct listeners *l, struct place *p)
 {
 	TAILQ_REMOVE(&l->places, p, link);
-	place_shrink(p, 0);
+	place_shrink(l, p, 0);
 	bind_forget(&p->address);
 	free(p);
 }
@@ -74,8 +106,14 @@ void listeners_free(struct listeners *l)
 {
 	if (!l)
 		return;
-	for (struct place *p; (p = TAILQ_FIRST(&l->places));)
+	for (struct place *p; (p = TAILQ_FIRST(&l->places));) {
+		/* what systemd keeps for the next start keeps its name */
+		if (fdstore_kept(l->supervisor->fdstore)) {
+			p->n_stored = 0;
+			p->address.made = false;
+		}
 		place_free(l, p);
+	}
 	free(l->current.v);
 	free(l->next.v);
 	free(l);
@@ -110,8 +148,31 @@ static bool own_port(struct listeners *l, const struct bind_address *address)
 	return false;
 }
 
-static int place_grow(struct listeners *l, struct place *p, unsigned count, char *error, size_t size)
+/* What systemd kept from another life, in its order. */
+static void take_stored(struct listeners *l, struct place *p, const char *listener, unsigned count)
 {
+	char name[256], short_name[sizeof(p->stored)];
+	snprintf(short_name, sizeof(short_name), "%s", listener);
+	while (p->count < count) {
+		fdstore_name(name, sizeof(name), kind(p), short_name, p->address.address.ss_family == AF_UNIX ? 0 : p->count);
+		int fd = fdstore_take(l->supervisor->fdstore, name);
+		if (fd < 0)
+			return;
+		if (!bind_fits(&p->address, fd)) {
+			fdstore_remove(l->supervisor->fdstore, name);
+			close(fd);
+			return;
+		}
+		log_info("socket taken over", "listener=%s name=%s", log_value(listener), log_value(name));
+		p->address.made = p->address.address.ss_family == AF_UNIX;
+		p->fds[p->count++] = fd;
+		p->fresh++;
+	}
+}
+
+static int place_grow(struct listeners *l, struct place *p, const char *listener, unsigned count, char *error, size_t size)
+{
+	take_stored(l, p, listener, count);
 	if (!p->count && !own_port(l, &p->address) && bind_probe(&p->address, error, size))
 		return -1;
 	while (p->count < count) {
@@ -180,7 +241,7 @@ static int add_binding(struct listeners *l, struct binding binding, const struct
 		TAILQ_INSERT_TAIL(&l->places, binding.place, link);
 	}
 	l->next.v[l->next.n++] = binding;
-	if (place_grow(l, binding.place, count, why, sizeof(why)) == 0)
+	if (place_grow(l, binding.place, binding.name, count, why, sizeof(why)) == 0)
 		return 0;
 refused:
 	snprintf(error, size, "listener %s: cannot listen on %s: %s", binding.name, address->text ? address->text : "?", why);
@@ -273,8 +334,9 @@ void listeners_commit(struct listeners *l)
 	drop_unused(l);
 	for (size_t i = 0; i < l->current.n; i++) {
 		struct binding *b = &l->current.v[i];
-		place_shrink(b->place, b->role == IPC_TUNNEL ? l->current.tunnels : 1);
+		place_shrink(l, b->place, b->role == IPC_TUNNEL ? l->current.tunnels : 1);
 		place_listen(b->place);
+		store(l, b->place, b->name);
 	}
 }
 
@@ -284,7 +346,7 @@ void listeners_abort(struct listeners *l)
 	free(l->next.v);
 	l->next = (struct bindings){0};
 	TAILQ_FOREACH(p, &l->places, link)
-		place_shrink(p, p->count - p->fresh);
+		place_shrink(l, p, p->count - p->fresh);
 	drop_unused(l);
 }
 

@@ -7,6 +7,7 @@
 #include "supervisor/dial.h"
 #include "supervisor/drains.h"
 #include "supervisor/explain.h"
+#include "supervisor/fdstore.h"
 #include "supervisor/inquire.h"
 #include "supervisor/files.h"
 #include "supervisor/folders.h"
@@ -148,6 +149,7 @@ void supervisor_committed(struct supervisor *s)
 	         s->stale ? " (the file is refused: see hermes-admin status)" : "");
 	if (first) {
 		s->state = SUPERVISOR_RUNNING;
+		fdstore_drop_rest(s->fdstore);
 		log_info("ready", "generation=%llu start_ms=%llu", (unsigned long long)s->in_force.number,
 		         (unsigned long long)(clock_ms() - s->started_ms));
 		if (s->stale)
@@ -340,6 +342,7 @@ static void free_modules(struct supervisor *s)
 	replace_free(s->replace);
 	restart_free(s->restart);
 	drains_free(s->drains);
+	fdstore_free(s->fdstore);
 	explain_free(s->explain);
 	config_free(s->in_force.config);
 	if (s->in_force.memfd >= 0)
@@ -350,13 +353,18 @@ static void free_modules(struct supervisor *s)
 }
 
 /* Descriptors 3 and 4 are where workers find theirs; and nothing that we were started with is anybody's business. */
-static void own_descriptors(const struct options *options)
+static void own_descriptors(struct supervisor *s)
 {
+	bool first = s->options->state < 0;
+	int other;
 	for (int fd = 0; fd < 3; fd++)
 		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
 			abort();
-	if (options->state < 0)
-		close_range(3, ~0U, 0);
+	s->fdstore = fdstore_new(first, &other);
+	if (!s->fdstore)
+		abort();
+	if (first)
+		close_range((unsigned)other, ~0U, 0);
 }
 
 static void find_program(struct supervisor *s)
@@ -413,7 +421,7 @@ static void run(struct supervisor *s)
 	bool first = s->options->state < 0;
 	if (!first)
 		take_over(s);
-	else if (folders_make(s) || make_modules(s, -1))
+	else if (folders_make(s) || make_modules(s, control_stored(s)))
 		s->exit_status = 1;
 	if (!s->exit_status && signals_start(s, &signals))
 		s->exit_status = 1;
@@ -421,8 +429,10 @@ static void run(struct supervisor *s)
 		privileges_reduce(&s->privileges);
 		log_info(first ? "started" : "takes over", "version=%s config=%s libexec=%s", HERMES_VERSION,
 		         log_value(s->options->config), log_value(s->spawner.libexec));
-		if (first)
+		if (first) {
+			tun_queues_stored(s->tun_queues);
 			boot(s);
+		}
 		event_base_dispatch(s->base);
 		log_info("stopped", "status=%d", s->exit_status);
 	}
@@ -438,9 +448,9 @@ int supervisor_run(const struct options *options)
 	};
 	for (unsigned role = 0; role < IPC_ROLE_COUNT; role++)
 		s.spawner.kept[role] = -1;
+	own_descriptors(&s);
 	find_program(&s);
 	guard_arm(options, s.program);
-	own_descriptors(options);
 	open_log(&s);
 	privileges_find(&s.privileges);
 	privileges_limits();

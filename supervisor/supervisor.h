@@ -15,6 +15,7 @@ struct change;
 struct replace;
 struct restart;
 struct drains;
+struct fdstore;
 struct control;
 struct explain;
 struct inquiries;
@@ -62,6 +63,7 @@ struct supervisor {
 	struct replace *replace;
 	struct restart *restart;
 	struct drains *drains;
+	struct fdstore *fdstore;
 	struct control *control;
 	struct explain *explain;
 	struct inquiries *inquiries;

@@ -4,11 +4,13 @@
 #include "ipc/net.h"
 #include "ipc/owner.h"
 #include "store/config.h"
+#include "supervisor/fdstore.h"
 #include "supervisor/pool.h"
 #include "supervisor/state.h"
 #include "supervisor/supervisor.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
 #include <stddef.h>
@@ -22,6 +24,8 @@
 
 #define QUEUES_MAX STATE_QUEUES
 #define DEVICES_MAX 256
+#define STORED "tun/"
+#define STORED_MAX 64
 
 struct held {
 	char name[IFNAMSIZ];
@@ -29,6 +33,7 @@ struct held {
 	int fds[QUEUES_MAX];           /* in force; -1: none */
 	int fresh[QUEUES_MAX];         /* opened for the generation that is being prepared */
 	unsigned owner;                /* index of the tunnel worker that has them */
+	char stored[QUEUES_MAX][STORED_MAX];   /* the name under which systemd has a copy; "": it has none */
 	struct ipc_tun_addresses given;   /* what the far end gave; device NULL: nothing; strings are ours */
 	LIST_ENTRY(held) link;
 };
@@ -38,6 +43,7 @@ struct tun_queues {
 	LIST_HEAD(, held) held;
 	unsigned count;
 	int slot;                      /* the socket that claims ours; -1: none */
+	bool ending;
 };
 
 /* Abstract names are a network namespace's own, and go with whoever bound them. */
@@ -77,6 +83,12 @@ static void strs_free(struct ipc_strs *strs)
 	*strs = (struct ipc_strs){0};
 }
 
+/* "tun/DEVICE/QUEUE/MTU/OFFLOAD": what its next owner has to know of it. */
+static void stored_name(char *out, size_t size, const struct held *h, unsigned queue)
+{
+	snprintf(out, size, STORED "%s/%u/%u/%x", h->name, queue, h->mtu, h->offload);
+}
+
 static void close_all(int *fds)
 {
 	for (unsigned i = 0; i < QUEUES_MAX; i++) {
@@ -86,10 +98,34 @@ static void close_all(int *fds)
 	}
 }
 
+static void forget_stored(struct tun_queues *q, struct held *h)
+{
+	for (unsigned i = 0; i < QUEUES_MAX; i++) {
+		if (*h->stored[i] && !q->ending)
+			fdstore_remove(q->supervisor->fdstore, h->stored[i]);
+		*h->stored[i] = '\0';
+	}
+}
+
+static void store(struct tun_queues *q, struct held *h)
+{
+	char name[STORED_MAX];
+	for (unsigned i = 0; i < QUEUES_MAX; i++) {
+		stored_name(name, sizeof(name), h, i);
+		if (h->fds[i] < 0 || strcmp(name, h->stored[i]) == 0)
+			continue;
+		if (*h->stored[i])
+			fdstore_remove(q->supervisor->fdstore, h->stored[i]);
+		fdstore_put(q->supervisor->fdstore, name, h->fds[i]);
+		snprintf(h->stored[i], sizeof(h->stored[i]), "%s", name);
+	}
+}
+
 static void held_free(struct tun_queues *q, struct held *h)
 {
 	LIST_REMOVE(h, link);
 	q->count--;
+	forget_stored(q, h);
 	close_all(h->fds);
 	close_all(h->fresh);
 	strs_free(&h->given.addresses);
@@ -101,6 +137,7 @@ void tun_queues_free(struct tun_queues *q)
 {
 	if (!q)
 		return;
+	q->ending = true;                 /* what systemd keeps is for the next start */
 	for (struct held *h; (h = LIST_FIRST(&q->held));)
 		held_free(q, h);
 	if (q->slot >= 0)
@@ -217,8 +254,10 @@ static void settle(struct tun_queues *q, struct held *h, unsigned owner, uint64_
 {
 	struct child *child = pool_find(q->supervisor->pool, IPC_TUNNEL, owner);
 	bool all = owner != h->owner, fresh[QUEUES_MAX];
-	if (h->fresh[0] >= 0)            /* the device is a new one: what there was led to the one before */
+	if (h->fresh[0] >= 0) {          /* the device is a new one: what there was led to the one before */
+		forget_stored(q, h);
 		close_all(h->fds);
+	}
 	for (unsigned i = 0; i < QUEUES_MAX; i++) {
 		fresh[i] = h->fresh[i] >= 0;
 		if (!fresh[i])
@@ -250,6 +289,7 @@ void tun_queues_commit(struct tun_queues *q, const struct config *config, uint64
 		h->mtu = c->mtu;
 		settle(q, h, device_owner(h->name, workers), generation);
 		attach_queues(h, c->queues);
+		store(q, h);
 	}
 }
 
@@ -261,6 +301,42 @@ void tun_queues_abort(struct tun_queues *q)
 		close_all(h->fresh);
 		if (!count_queues(h))
 			held_free(q, h);
+	}
+}
+
+/* --- from one life to the next ----------------------------------------------------------------------------------------- */
+
+static void take_stored(struct tun_queues *q, const char *name, int fd)
+{
+	char device[IFNAMSIZ] = "";
+	unsigned queue = QUEUES_MAX, mtu = 0, offload = 0;
+	struct ifreq now = {0};
+	bool sound = sscanf(name, STORED "%15[^/]/%u/%u/%x", device, &queue, &mtu, &offload) == 4 && queue < QUEUES_MAX &&
+	             ioctl(fd, TUNGETIFF, &now) == 0 && strcmp(now.ifr_name, device) == 0;
+	struct held *h = sound ? find(q, device) : NULL;
+	if (sound && !h)
+		h = add(q, device);
+	if (!h || h->fds[queue] >= 0) {
+		log_warn("stored queue dropped", "name=%s", log_value(name));
+		fdstore_remove(q->supervisor->fdstore, name);
+		close(fd);
+		return;
+	}
+	h->fds[queue] = fd;
+	h->mtu = mtu;
+	h->offload = offload;
+	h->owner = UINT_MAX;             /* nobody's yet */
+	snprintf(h->stored[queue], sizeof(h->stored[queue]), "%s", name);
+	log_info("queue taken over", "device=%s queue=%u", device, queue);
+}
+
+void tun_queues_stored(struct tun_queues *q)
+{
+	char name[STORED_MAX];
+	for (const char *found; (found = fdstore_find(q->supervisor->fdstore, STORED));) {
+		snprintf(name, sizeof(name), "%s", found);
+		int fd = fdstore_take(q->supervisor->fdstore, found);
+		take_stored(q, name, fd);
 	}
 }
 

@@ -22,6 +22,8 @@ void tun_queues_send(struct tun_queues *queues, struct child *child, uint64_t ge
 void tun_queues_commit(struct tun_queues *queues, const struct config *config, uint64_t generation);
 void tun_queues_abort(struct tun_queues *queues);
 
+/* At a start: devices whose queues systemd kept from another life. */
+void tun_queues_stored(struct tun_queues *queues);
 /* For a restart in place: what is held; and back. 0 or -errno. */
 struct state;
 int tun_queues_save(const struct tun_queues *queues, struct state *state);
