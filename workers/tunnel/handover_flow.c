@@ -191,7 +191,7 @@ static enum handover_what pack_open(struct flow *flow, struct parcel *parcel)
 static bool may_be_refused(const struct flow *flow)
 {
 	struct tunnel_header asked;
-	if (!flow->in || flow->in->ops->joined || !flow->request || !flow->connect)
+	if (!flow->in || flow->in->ops->joined || !flow->request || !flow->connect || flow->offered)
 		return false;
 	tunnel_header_get(flow->request, &asked);
 	return asked.present;

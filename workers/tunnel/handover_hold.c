@@ -32,7 +32,7 @@ bool handover_hold(struct flow *flow)
 	static const struct timeval soon = {.tv_usec = LATE_MS * 1000};
 	struct tunnel *tunnel = flow->tunnel;
 	struct tunnel_header asked;
-	if ((!tunnel->awaiting && !tunnel->late && !tunnel->handed) || !flow->request || !flow->connect || flow->in->ops->joined)
+	if ((!tunnel->awaiting && !tunnel->late && !tunnel->handed) || !flow->request || !flow->connect || flow->in->ops->joined || flow->offered)
 		return false;
 	tunnel_header_get(flow->request, &asked);
 	if (is_here(tunnel, &asked))
