@@ -158,3 +158,55 @@ def test_all_or_nothing(controller, tmp_path):
     run_admin("enroll", f"https://127.0.0.1:{controller.port}", "--token", controller.token(), "--node", "hugo", *hugo.places())
     assert re.search(r"name: .?hugo", hugo.config_file.read_text()) and "apps" in hugo.config_file.read_text()
     assert "name: other" in next(hugo.folder.glob("hermes.yaml.before-*")).read_text()
+
+
+def serial(certificate):
+    der = certificate if isinstance(certificate, bytes) else ssl.PEM_cert_to_DER_cert(certificate.read_text())
+    return subprocess.run(["openssl", "x509", "-inform", "der", "-noout", "-serial"], input=der, capture_output=True,
+                          check=True).stdout.decode().strip().removeprefix("serial=").lower()
+
+
+def shown(port, machine):
+    """The serial that whoever connects to an overlay listener is shown; the asker is the machine itself."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(machine.keys / "authorities.crt")
+    context.load_cert_chain(machine.keys / "node.crt", machine.keys / "node.key")
+    context.check_hostname = False
+    context.set_alpn_protocols(["h2"])
+    with socket.create_connection(("127.0.0.1", port), 10) as plain, context.wrap_socket(plain) as tls:
+        return serial(tls.getpeercert(True))
+
+
+def test_certificates_renew(controller, tmp_path):
+    port = hermes.free_port()
+    extra = {"control": {"report": "200ms"},
+             "listeners": [{"name": "from-nodes", "address": f"127.0.0.1:{port}", "accept": "overlay"}]}
+    with Machine("ivan", tmp_path, extra=extra).enroll(controller) as ivan:
+        online(controller, "ivan")
+        before, key = serial(ivan.keys / "node.crt"), (ivan.keys / "node.key").read_text()
+        assert shown(port, ivan) == before == controller.node_state("ivan")["serial"]
+        pids = ivan.pids()
+        controller.admin("nodes", "renew", "ivan")
+        after = hermes.wait_for(lambda: (s := serial(ivan.keys / "node.crt")) != before and s, 20, message="a new certificate")
+        assert (ivan.keys / "node.key").read_text() != key            # with a key of its own
+        assert controller.node_state("ivan")["serial"] == after
+        hermes.wait_for(lambda: shown(port, ivan) == after, 10, message="the new certificate in use")
+        seen = controller.node_state("ivan")["seen"]
+        hermes.wait_for(lambda: controller.node_state("ivan")["seen"] > seen, 10, message="reports with the new certificate")
+        assert ivan.pids() == pids                                    # nobody was replaced for it
+        assert [p.name for p in ivan.keys.iterdir() if p.name.startswith(".")] == []
+
+
+def test_revoked_at_once(controller, tmp_path):
+    with Machine("judy", tmp_path, extra={"control": {"report": "200ms"}}).enroll(controller) as judy:
+        online(controller, "judy")
+        document = "domain: example.net\nnodes: [{name: c1}, {name: judy}]\nrollout: {wait: 0s}\n"
+        controller.admin("controller", "document", "apply", "-", "--wait", "--at-once", stdin=document)
+        controller.admin("nodes", "revoke", "judy")
+        assert controller.node_state("judy")["state"] == "revoked"
+        judy.wait_log("controller away.*(403|revoked|closed|refused)", 20)
+        controller.wait_log("peer refused.*peer=judy.*reason=revoked", 20)     # told to every node, the controller's own too
+        # a new machine can have the name
+        (tmp_path / "new").mkdir()
+        with Machine("judy", tmp_path / "new", extra={"control": {"report": "200ms"}}).enroll(controller):
+            online(controller, "judy")
