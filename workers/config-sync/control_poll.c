@@ -115,8 +115,10 @@ static bool offer(struct control *c, const struct control_version *v)
 /* Loudly, reported, and asked for again: the next controller, or the same one later, may tell the truth. */
 static void disbelieve(struct control *c, uint64_t number, const char *why)
 {
-	c->bad_delay_ms = !c->bad_delay_ms ? BAD_FIRST_MS : c->bad_delay_ms * 2 < BAD_MAX_MS ? c->bad_delay_ms * 2 : BAD_MAX_MS;
-	if (c->bad_number != number || strcmp(c->bad_why, why))
+	bool news = c->bad_number != number || strcmp(c->bad_why, why);
+
+	c->bad_delay_ms = news ? BAD_FIRST_MS : c->bad_delay_ms * 2 < BAD_MAX_MS ? c->bad_delay_ms * 2 : BAD_MAX_MS;
+	if (news)
 		log_error("controller's configuration not believed", "number=%" PRIu64 " reason=%s", number, log_value(why));
 	c->bad_number = number;
 	snprintf(c->bad_why, sizeof(c->bad_why), "%s", why);
