@@ -84,6 +84,7 @@ void domain_stop(struct domain *d)
 {
 	if (!d)
 		return;
+	d->stopped = true;
 	event_del(d->tick);
 	publish_stop(d->publish);
 }

@@ -15,7 +15,7 @@ struct domain {
 	struct objectives *objectives;
 	struct event *tick;
 	json_t *revoked;              /* nodes, as last composed with */
-	bool leads;
+	bool leads, stopped;
 };
 
 /* ms of Unix time. */

@@ -248,7 +248,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
 	struct objectives *os = arg;
 	struct kv *kv = os->domain->controller->kv;
-	struct version *v = kv_ready(kv) && kv_leads(kv) ? version_in_force(os->domain) : NULL;
+	bool acts = !os->domain->stopped && kv_ready(kv) && kv_leads(kv);
+	struct version *v = acts ? version_in_force(os->domain) : NULL;
 	(void)fd, (void)what;
 
 	os->round++;

@@ -56,7 +56,7 @@ static void schedule(struct publish *p, int seconds)
 static void mark(struct publish *p, const char *node, const char *reason)
 {
 	json_object_set_new(p->dirty, node, json_string(reason));
-	if (!p->running && !p->again)
+	if (!p->running && !p->again && !p->stopped)
 		schedule(p, 0);
 }
 

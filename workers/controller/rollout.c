@@ -195,6 +195,8 @@ static void on_step(evutil_socket_t fd, short what, void *arg)
 	struct kv *kv = r->domain->controller->kv;
 	(void)fd, (void)what;
 
+	if (r->domain->stopped)
+		return;
 	r->hurried = false;
 	soon(r, 1000);
 	if (!r->writing && kv_ready(kv) && kv_leads(kv))
