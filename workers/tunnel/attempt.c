@@ -210,7 +210,9 @@ static struct pool *endpoint_pool(struct attempt *a, enum pool_kind kind)
 {
 	const struct cluster_request *request = &a->request;
 	uint64_t key = request->hash_key ? balance_hash(request->hash_key) : ++a->all->random;
-	struct endpoint *endpoint = cluster_choose(a->cluster, key, request->tried ? request->tried_endpoints : 0);
+	struct endpoint *endpoint = cluster_named(a->cluster, request->prefer);
+	if (!endpoint)
+		endpoint = cluster_choose(a->cluster, key, request->tried ? request->tried_endpoints : 0);
 	if (!endpoint) {
 		attempt_failed(a, FLOW_NO_ENDPOINT, "no endpoint of the cluster may be used");
 		return NULL;

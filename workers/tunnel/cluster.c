@@ -173,6 +173,16 @@ static unsigned gather(struct cluster *cluster, bool panic, uint64_t tried)
 	return n;
 }
 
+struct endpoint *cluster_named(struct cluster *cluster, const char *text)
+{
+	for (unsigned i = 0; text && *text && i < cluster->n; i++) {
+		struct endpoint *e = cluster->endpoints[i];
+		if (strcmp(e->text, text) == 0 && weight_of(e) > 0 && usable(e))
+			return e;
+	}
+	return NULL;
+}
+
 /* Healthy ones not tried before, else healthy ones; when none is healthy, any that is not drained ("panic": the checks
  * may be what is wrong). */
 struct endpoint *cluster_choose(struct cluster *cluster, uint64_t key, uint64_t tried)

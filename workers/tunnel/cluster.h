@@ -23,6 +23,7 @@ struct cluster_request {
 	const char *hash_key;         /* balance hash: header's value or source; NULL: none */
 	uint32_t connect_timeout;     /* ms, 0: the cluster's */
 	uint32_t tried;               /* attempts before this one: another endpoint is preferred */
+	const char *prefer;           /* the endpoint as configured, while it may be used; NULL: none */
 	uint64_t tried_endpoints;     /* bits of endpoint numbers (below 64) tried before */
 };
 

@@ -83,6 +83,8 @@ struct clusters {
 struct cluster *cluster_find(struct clusters *clusters, const char *name);
 struct cluster *cluster_ref(struct cluster *cluster);
 void cluster_unref(struct cluster *cluster);
+/* The one that is configured so, if it may be used; else NULL. */
+struct endpoint *cluster_named(struct cluster *cluster, const char *text);
 /* The endpoint for a request; NULL: none may be used. */
 struct endpoint *cluster_choose(struct cluster *cluster, uint64_t key, uint64_t tried);
 /* A connection to the endpoint could not be made, or could: passive health. */

@@ -249,12 +249,19 @@ static const char *hash_key(struct flow *flow, const struct decision *decision)
 	return value ? value : flow->origin->source_text;
 }
 
+/* A tunnel that goes on does so where it was, if it can, and by every other way in between. */
+static const char *former(const struct flow *flow, const struct decision *decision, unsigned tried)
+{
+	bool same = flow->going && flow->decision && strcmp(flow->decision->cluster, decision->cluster) == 0;
+	return same && tried % 2 == 0 ? flow->used.endpoint : NULL;
+}
+
 struct attempt *flow_open(struct flow *flow, const struct decision *decision, unsigned tried)
 {
 	struct cluster_request request = {
 		.flow = flow, .cluster = decision->cluster, .target = flow->request->authority, .scheme = flow->request->scheme,
 		.tunnel = flow->connect && !flow->request->protocol, .hash_key = hash_key(flow, decision),
-		.tried = tried, .tried_endpoints = flow->tried_endpoints};
+		.tried = tried, .tried_endpoints = flow->tried_endpoints, .prefer = former(flow, decision, tried)};
 	return cluster_open(flow->tunnel->clusters, &request);
 }
 
