@@ -49,6 +49,8 @@ static void write_record(struct flow *flow, const char *event, uint64_t now)
 void flow_record_start(struct flow *flow)
 {
 	const struct config_telemetry *t = &flow->generation->config->telemetry;
+	if (flow->probe)
+		return;
 	for (size_t i = 0; i < t->n_access_log; i++)
 		if (t->access_log[i].start)
 			return write_record(flow, "start", now_us());
@@ -83,7 +85,7 @@ void flow_end(struct flow *flow, enum flow_error in, enum flow_error out)
 	flow_set_state(flow, FLOW_STATE_ENDED);
 	release_questions(flow);
 	count_end(flow, now);
-	if (flow->generation->config->telemetry.n_access_log > 0 && !flow->origin->inner)
+	if (flow->generation->config->telemetry.n_access_log > 0 && !flow->origin->inner && !flow->probe)   /* probes are many */
 		write_record(flow, "end", now);
 	struct leg *in_leg = flow->in, *out_leg = flow->out;
 	flow->in = flow->out = NULL;
