@@ -11,7 +11,7 @@ _hermes_admin_names() {
 
 _hermes_admin_words() {
 	case $1 in
-	"") echo "status wait workers listeners flows clusters probes tunnels route policy ping traceroute config stats log reload stop bugreport" ;;
+	"") echo "status wait workers listeners flows clusters probes tunnels route policy ping traceroute config stats log reload restart stop bugreport enroll controller nodes" ;;
 	status) echo "--check" ;;
 	"status --check") echo "live ready" ;;
 	wait) echo "ready" ;;
@@ -36,6 +36,28 @@ _hermes_admin_words() {
 	traceroute*) echo "--count --max-hops --user --header --method --listener --cluster" ;;
 	config) echo "check apply show diff history rollback" ;;
 	"config show"*) echo "--origin --local --controller" ;;
+	enroll*" --token" | enroll*" --node" | "controller init"*" --"[dnae]*) ;;
+	enroll*) echo "--token --node --config --state-dir --force" ;;
+	controller) echo "init status token document history diff rollback rollout objectives" ;;
+	"controller init"*) echo "--domain --name --address --keys-from --also --etcd --config --state-dir --force" ;;
+	"controller token") echo "create list delete" ;;
+	"controller token create"*" --node") _hermes_admin_names "nodes list" name ;;
+	"controller token create"*) echo "--node --controller --lifetime --url --cert --key --ca" ;;
+	"controller token delete") _hermes_admin_names "controller token list" id ;;
+	"controller document") echo "show check apply" ;;
+	"controller document apply "*) echo "--comment --dry-run --at-once --base --wait --url --cert --key --ca" ;;
+	"controller rollback "*) echo "--comment --at-once --wait --url --cert --key --ca" ;;
+	"controller rollout") echo "show pause resume abort promote" ;;
+	"controller rollout show"*) echo "--watch" ;;
+	"controller objectives") echo "list show" ;;
+	"controller objectives show") _hermes_admin_names "controller objectives list" name ;;
+	nodes) echo "list show watch config revoke renew drain undrain scale roles" ;;
+	"nodes watch"*) echo "--interval" ;;
+	"nodes roles "*" "*" "*) ;;
+	"nodes roles "*" "*) echo "on off" ;;
+	"nodes roles "*) echo "tun-bridge telemetry" ;;
+	"nodes show" | "nodes config" | "nodes revoke" | "nodes renew" | "nodes drain" | "nodes undrain" | "nodes scale" | "nodes roles")
+		_hermes_admin_names "nodes list" name ;;
 	log) echo "level" ;;
 	"log level") echo "debug info warn error" ;;
 	esac
@@ -57,7 +79,7 @@ _hermes_admin() {
 		return ;;
 	esac
 	case $words in
-	"config check" | "config apply")
+	"config check" | "config apply" | "controller document check" | "controller document apply" | *" --config" | *" --state-dir" | *" --cert" | *" --key" | *" --ca" | *" --keys-from")
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		return ;;
 	esac

@@ -207,7 +207,7 @@ def test_bugreport_holds_no_secrets(n):
 @pytest.mark.parametrize("words, status, said", [
     ((), 2, "a verb is missing"), (("fly",), 2, "no such verb"), (("flows",), 2, "flows show"),
     (("flows", "fly"), 2, "flows list"), (("flows", "show"), 2, "usage"), (("status", "--check", "x"), 2, "usage"),
-    (("wait", "ready", "--timeout", "x"), 2, "usage"), (("restart",), 1, "not available in this version"),
+    (("wait", "ready", "--timeout", "x"), 2, "usage"),
     (("--nonsense",), 2, "nonsense"), (("workers", "list", "extra"), 2, "usage")])
 def test_wrong_usage(n, words, status, said):
     done = n.admin(*words, check=False)
@@ -268,7 +268,7 @@ def test_completion(n):
     shown = {line.split()[0] for line in n.admin("--help").splitlines() if line.startswith("  ") and line[2].islower()
              and not line.startswith("   ")}
     assert complete("") == shown
-    for noun in ("flows", "clusters", "config", "workers", "log", "wait"):
+    for noun in ("flows", "clusters", "config", "workers", "log", "wait", "controller", "nodes"):
         verbs = {m for m in re.findall(rf"^  {noun} (\w+)", n.admin("--help"), re.M)}
         assert complete(noun, "") == verbs, noun
     assert complete("-s", n.socket, "workers", "restart", "tun") == {"tun-bridge", "tunnel-0"}
