@@ -189,7 +189,7 @@ static void last_words(int fd, char *text, size_t size)
 	for (char *end = all + strlen(all); end > all && end[-1] == '\n';)
 		*--end = '\0';
 	const char *line = strrchr(all, '\n');
-	snprintf(text, size, "%s", line ? line + 1 : all);
+	snprintf(text, size, "%.*s", (int)size - 1, line ? line + 1 : all);
 }
 
 void restart_reap(struct restart *r)
