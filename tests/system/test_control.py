@@ -228,6 +228,35 @@ def test_rollback_survives_a_kill(domain, victim):
     assert "before" in names(alice)
 
 
+def test_goes_on_by_another_controller(node, certs):
+    with FakeController() as controller:
+        ports = [hermes.free_port() for _ in range(3)]        # nobody listens at the third
+        fronts = [node("front" + str(i), front_config(port, certs, controller.port)) for i, port in enumerate(ports[:2])]
+        config = node_config(certs, ports[0], controller.public)
+        config["control"]["endpoints"] = [f"127.0.0.1:{port}" for port in ports]
+        alice = node("alice", config)
+        controller.publish(1, listener("first"))
+        taken(SimpleNamespace(controller=controller), 1)
+        for number, front in enumerate(fronts, 2):
+            front.kill()
+            front.process = None
+            controller.publish(number, listener(f"number-{number}"))
+            taken(SimpleNamespace(controller=controller), number)
+            assert f"number-{number}" in names(alice)
+            front.start()
+
+
+def test_replacements_of_the_node_go_on(domain):
+    alice, controller = domain.alice, domain.controller
+    for number, words in enumerate((["workers", "restart", "config-sync"], ["workers", "restart", "all"], ["restart"]), 1):
+        alice.admin(*words, timeout=100)
+        controller.publish(number, listener(f"number-{number}"))
+        taken(domain, number)
+        assert f"number-{number}" in names(alice)
+    confirmed(alice)
+    assert "is rolled back" not in alice.log()
+
+
 def test_first_version_needs_nothing_to_go_back_to(node, certs):
     """Never confirmed: nothing is rolled back, it goes on trying."""
     with FakeController() as controller:
