@@ -67,17 +67,24 @@ void api_error(struct api_request *r, unsigned status, const char *code, const c
 	                               text ? text : json_string("(not to be shown)"), "details"));
 }
 
-void api_store_error(struct api_request *r, int error)
+const char *api_store_why(int error)
 {
 	switch (error) {
-	case -EAGAIN: api_error(r, 409, "conflict", "somebody else was faster: read again"); break;
-	case -E2BIG: api_error(r, 413, "too-large", "more than the store takes at once"); break;
-	case -ENOSPC: api_error(r, 503, "store-full", "the controller's store is full: nothing was changed"); break;
+	case -EAGAIN: return "somebody else was faster: read again";
+	case -E2BIG: return "more than the store takes at once";
+	case -ENOSPC: return "the controller's store is full: nothing was changed";
 	case -ENOTCONN: case -ETIMEDOUT: case -ECONNRESET:
-		api_error(r, 503, "store-away", "no member of the cluster store can be reached: reading goes on, nothing is written");
-		break;
-	default: api_error(r, 503, "store", "the controller's store did not take it: %s", strerror(-error));
+		return "no member of the cluster store can be reached: reading goes on, nothing is written";
+	case -EUCLEAN: return "the controller's store is damaged";
+	default: return strerror(-error);
 	}
+}
+
+void api_store_error(struct api_request *r, int error)
+{
+	bool away = error == -ENOTCONN || error == -ETIMEDOUT || error == -ECONNRESET;
+	api_error(r, error == -EAGAIN ? 409 : error == -E2BIG ? 413 : 503, error == -EAGAIN ? "conflict" : error == -E2BIG ? "too-large" :
+	          error == -ENOSPC ? "store-full" : away ? "store-away" : "store", "%s", api_store_why(error));
 }
 
 /* --- what is asked -------------------------------------------------------------------------------------------------- */

@@ -36,6 +36,7 @@ void api_on_gone(struct api_request *request, void (*gone)(void *arg), void *arg
 
 /* What kv_commit() gave, as an answer: 409 where another was faster (-EAGAIN), 503 where the store did not take it, and why. */
 void api_store_error(struct api_request *request, int error);
+const char *api_store_why(int error);
 
 /* A handler of everything below `prefix` ("/v1/nodes/"; the longest prefix wins, then the method among routes of the same prefix; with
  * or without the slash behind). methods: "GET PUT". level: the least; more may ask too (call->level says who does). what: only for

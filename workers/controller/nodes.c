@@ -13,6 +13,7 @@
 
 #define REPORT_MS 5000
 #define WRITE_MS 1000                 /* between reports of one node that are kept though they say nothing new */
+#define AWAY_MIN_MS 3000
 #define WATCHERS_MAX 16
 #define KEY_MAX (NODES_NAME_MAX + 16)
 
@@ -96,12 +97,19 @@ static struct node *find_or_make(struct nodes *n, const char *name)
 	return node;
 }
 
+/* ms. Who reports very often is not away at once: reports of others' nodes come by way of the store. */
+static int64_t away_after(const struct nodes *n)
+{
+	int64_t after = (int64_t)NODES_AWAY * nodes_report_ms(n);
+	return after > AWAY_MIN_MS ? after : AWAY_MIN_MS;
+}
+
 static enum node_status status_of(const struct nodes *n, const struct node *node, int64_t now)
 {
 	if (node->revoked)
 		return NODE_REVOKED;
 	if (node->seen)
-		return now - node->seen > (int64_t)NODES_AWAY * nodes_report_ms(n) ? NODE_AWAY : NODE_ONLINE;
+		return now - node->seen > away_after(n) ? NODE_AWAY : NODE_ONLINE;
 	return node->entered ? NODE_UNKNOWN : NODE_EXPECTED;
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "workers/controller/proposal.h"
+#include "workers/controller/api.h"
 #include "ipc/log.h"
 #include "store/diff.h"
 #include "store/digest.h"
@@ -170,7 +171,7 @@ static void on_kept(void *arg, int error)
 		return;
 	}
 	if (error) {
-		answer(p, error == -E2BIG ? 413 : 503, proposal_error("store", NULL, "the store did not take it: %s", strerror(-error)));
+		answer(p, error == -E2BIG ? 413 : 503, proposal_error("store", NULL, "%s", api_store_why(error)));
 		return;
 	}
 	log_info("document", "version=%" PRIu64 " author=%s nodes=%zu", p->version->number, log_value(p->author),
