@@ -35,7 +35,8 @@ static const struct admin_column status_columns[] = {
 static const struct admin_column worker_columns[] = {
 	{"NAME", "name", ADMIN_TEXT},           {"STATE", "state", ADMIN_TEXT},
 	{"PID", "pid", ADMIN_COUNT},            {"UPTIME", "uptime_seconds", ADMIN_SECONDS},
-	{"GENERATION", "generation", ADMIN_COUNT}, {"RESTARTS", "restarts", ADMIN_COUNT},
+	{"GENERATION", "generation", ADMIN_COUNT}, {"VERSION", "version", ADMIN_TEXT}, {"RESTARTS", "restarts", ADMIN_COUNT},
+	{"SUCCESSOR", "successor", ADMIN_COUNT}, {"DRAINING", "draining", ADMIN_TEXT},
 	{"RSS", "rss_bytes", ADMIN_BYTES},      {"LAST END", "last_end", ADMIN_TEXT},
 	{NULL, NULL, ADMIN_TEXT},
 };
