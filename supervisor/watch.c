@@ -89,7 +89,8 @@ static void check_child(struct child *c, void *arg)
 	if (c->state == CHILD_DEAD)
 		return;
 	if (c->stop_at && now >= c->stop_at)
-		child_stop(c, RETIRED_STOP_MS);
+		/* one that is replaced leaves devices and rules to its successor: tun-bridge's own stop takes them away */
+		child_stop(c, c->slot->role == IPC_TUN_BRIDGE ? 0 : RETIRED_STOP_MS);
 	if (c->deadline && now >= c->deadline) {
 		child_kill(c, c->state == CHILD_STARTING   ? "it did not become ready in 10 s"
 		              : c->state == CHILD_STOPPING ? "it did not stop in time"
