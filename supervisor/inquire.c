@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "supervisor/inquire.h"
 #include "ipc/memfd.h"
+#include "supervisor/clock.h"
 #include "supervisor/supervisor.h"
 
 #include <errno.h>
@@ -31,7 +32,7 @@ struct inquiries *inquiries_new(struct supervisor *s)
 {
 	struct inquiries *all = calloc(1, sizeof(*all));
 	if (all)
-		*all = (struct inquiries){.supervisor = s, .last = FIRST_ID};
+		*all = (struct inquiries){.supervisor = s, .last = FIRST_ID + (clock_ms() << 20)};    /* not those of a hermesd before us */
 	return all;
 }
 
