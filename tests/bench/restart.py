@@ -129,6 +129,10 @@ class Restarts:
             load.stdin.close()
             words = load.stdout.readline().split()
             load.wait(60)
+            for ns in self.world.ns.values():       # a full socket buffer: the end's own, or a node's
+                full = re.search(r"UdpRcvbufErrors +(\d+)", ns.run("nstat", "-asz", "UdpRcvbufErrors").stdout)
+                if full and int(full[1]):
+                    print(f"{ns.name}: {full[1]} datagrams did not fit into a socket's buffer")
             return {"pings": sent, "pings lost": lost, **{k: int(v) for k, v in (w.split("=") for w in words)}}
         return end, {"TCP": streams, "UDP": flows, "IP": len(ways)}
 

@@ -6,6 +6,7 @@
         streams lines broken       TCP connections, lines echoed, connections that ended or gave anything but their lines
         sent lost doubled          numbered datagrams, RATE a second over all flows; lost: not back 5 s after the last"""
 import asyncio
+import socket
 import sys
 
 
@@ -28,7 +29,11 @@ async def echo_stream(reader, writer):
 
 
 async def echo(address, port):
-    await asyncio.get_running_loop().create_datagram_endpoint(Echo, (address, port))
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)      # SO_RCVBUFFORCE: what is lost here nobody else lost
+    receiver.setblocking(False)
+    receiver.bind((address, port))
+    await asyncio.get_running_loop().create_datagram_endpoint(Echo, sock=receiver)
     await (await asyncio.start_server(echo_stream, address, port, backlog=4096)).serve_forever()
 
 
