@@ -366,7 +366,8 @@ FIELDS(identity) = {
 	 .doc = "PEM files with the certificates that other nodes' must lead to."},
 	{"crl", S_STR, W_TEXT, AT(config_identity, crl), .doc = "PEM file with revoked certificates."},
 	{"revoked", S_STRS, W_STRINGS, AT(config_identity, revoked),
-	 .doc = "Nodes of the own domain that are no longer believed, whatever certificate they show."},
+	 .doc = "Nodes of the own domain that are no longer believed, whatever certificate they show; NAME@TIME: certificates "
+	         "of that name that begin before (Unix time), as it was given to another machine."},
 };
 static OBJECT(identity, "identity", config_identity);
 

@@ -30,7 +30,7 @@ static void test_first(void **state)
 	snprintf(expected, sizeof(expected), "signed hermes-config-1|x|a|%lld|%s|", (long long)number(want, "number"), hex);
 	assert_string_equal(text(want, "signature"), expected);
 	assert_true(number(get("want/", "a"), "number") != number(get("want/", "b"), "number"));
-	assert_int_equal(number(get("number", ""), "last"), 1000);
+	assert_in_range(number(get("number", ""), "last") / 1000, time(NULL) - 3600, time(NULL) + 3600);   /* beyond those of a lost store */
 	assert_string_equal(text(get("document/", "0000000001"), "text"), first);
 }
 

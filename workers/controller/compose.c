@@ -31,12 +31,23 @@ static bool read_choice(void *arg, const struct kv_value *value)
 	return true;
 }
 
+bool compose_revoked(const struct kv_value *node, char *entry, size_t size)
+{
+	const json_t *begins = node->revision ? json_object_get(node->json, "begins") : NULL;
+	const char *name = node->key + strlen("node/");
+
+	if (node->revision && json_is_true(json_object_get(node->json, "revoked")))
+		return snprintf(entry, size, "%s", name) < (int)size;
+	return json_is_integer(begins) && snprintf(entry, size, "%s@%lld", name, (long long)json_integer_value(begins)) < (int)size;
+}
+
 static bool read_revoked(void *arg, const struct kv_value *value)
 {
 	struct reading *r = arg;
+	char entry[96];
 
-	if (json_is_true(json_object_get(value->json, "revoked")))
-		json_object_set_new(r->into, value->key + r->prefix, json_true());
+	if (compose_revoked(value, entry, sizeof(entry)))
+		json_object_set_new(r->into, entry, json_true());
 	return true;
 }
 

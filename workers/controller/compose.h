@@ -15,8 +15,11 @@ struct kv;
 struct compose_inputs {
 	json_t *overrides;            /* node -> {"drained", "tunnel_workers", "roles": {"telemetry": false, ...}} */
 	json_t *steer;                /* objective -> cluster */
-	json_t *revoked;              /* node -> true */
+	json_t *revoked;              /* entry of identity.revoked -> true */
 };
+struct kv_value;
+/* What node/NAME adds to identity.revoked: NAME, or where the name has been given anew NAME@TIME. False: nothing. */
+bool compose_revoked(const struct kv_value *node, char *entry, size_t size);
 /* As kv has it now. */
 void compose_inputs_read(struct kv *kv, struct compose_inputs *out);
 void compose_inputs_free(struct compose_inputs *inputs);

@@ -38,20 +38,31 @@ static void on_override(void *arg, const struct kv_value *value)
 	publish_all(d->publish, reason);
 }
 
+static bool remember_revoked(void *arg, const struct kv_value *value)
+{
+	struct domain *d = arg;
+	char entry[96];
+
+	if (compose_revoked(value, entry, sizeof(entry)))
+		json_object_set_new(d->revoked, value->key + strlen("node/"), json_string(entry));
+	return true;
+}
+
 static void on_node(void *arg, const struct kv_value *value)
 {
 	struct domain *d = arg;
 	const char *name = value->key + strlen("node/");
-	bool revoked = value->revision && json_is_true(json_object_get(value->json, "revoked"));
-	char reason[128];
+	const char *before = json_string_value(json_object_get(d->revoked, name));
+	char reason[128], entry[96] = "";
+	bool listed = compose_revoked(value, entry, sizeof(entry)), revoked = listed && !strchr(entry, '@');
 
-	if (revoked == (json_object_get(d->revoked, name) != NULL))
+	if (!strcmp(before ? before : "", entry))
 		return;
-	if (revoked)
-		json_object_set_new(d->revoked, name, json_true());
+	if (listed)
+		json_object_set_new(d->revoked, name, json_string(entry));
 	else
 		json_object_del(d->revoked, name);
-	snprintf(reason, sizeof(reason), "%s is %s", name, revoked ? "revoked" : "no longer revoked");
+	snprintf(reason, sizeof(reason), "%s is %s", name, revoked ? "revoked" : listed ? "enrolled anew" : "no longer revoked");
 	publish_all(d->publish, reason);
 }
 
@@ -106,14 +117,12 @@ void domain_free(struct domain *d)
 void domain_start(struct controller *c)
 {
 	struct domain *d = c->domain ? NULL : calloc(1, sizeof(*d));
-	struct compose_inputs inputs;
 
 	if (!d)
 		return;
 	d->controller = c;
-	compose_inputs_read(c->kv, &inputs);
-	d->revoked = json_incref(inputs.revoked);
-	compose_inputs_free(&inputs);
+	d->revoked = json_object();
+	kv_each(c->kv, "node/", remember_revoked, d);
 	d->versions = versions_new(c->kv);
 	d->publish = d->versions ? publish_new(c, d->versions) : NULL;
 	d->rollout = d->publish ? rollout_new(d) : NULL;

@@ -14,7 +14,7 @@ struct domain {
 	struct rollout *rollout;
 	struct objectives *objectives;
 	struct event *tick;
-	json_t *revoked;              /* nodes, as last composed with */
+	json_t *revoked;              /* node -> entry of identity.revoked, as last composed with */
 	bool leads, stopped;
 };
 

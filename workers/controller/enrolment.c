@@ -5,6 +5,7 @@
 #include "workers/controller/nodes.h"
 #include "workers/controller/renewal.h"
 #include "workers/controller/tokens.h"
+#include "workers/keeper/keeper.h"
 
 #include <event2/event.h>
 #include <fnmatch.h>
@@ -30,6 +31,7 @@ struct certify {
 	char token_key[TOKEN_TEXT_MAX];       /* "": a renewal */
 	uint64_t token_revision, node_revision;
 	bool controller;
+	json_int_t began;                     /* an enrolment's: Unix time */
 	char *certificate, *authorities, *public;
 	char serial[80];
 	UT_hash_handle hh;                    /* by node: one at a time */
@@ -133,6 +135,11 @@ static void record(struct certify *c)
 	json_t *json = json_pack("{s:s, s:s, s:I, s:I, s:b, s:b, s:s}", "name", c->node, "serial", c->serial, "enrolled",
 	                         json_is_integer(enrolled) ? json_integer_value(enrolled) : now, "certified", now, "controller",
 	                         c->controller, "revoked", false, "author", c->author);
+	/* a name that was given before: the certificates of then are no longer good */
+	json_t *begins = !old.revision ? NULL : *c->token_key ? json_integer(c->began - KEEPER_SKEW) :
+	                 json_incref(json_object_get(old.json, "begins"));
+	if (begins)
+		json_object_set_new(json, "begins", begins);
 	struct kv_txn *txn = kv_txn_new(kv);
 	kv_txn_if(txn, key, c->node_revision);
 	kv_txn_put(txn, key, json, false);
@@ -277,6 +284,7 @@ static void enroll(struct api_call *call)
 		return;
 	}
 	strcpy(c.node, node);
+	c.began = (json_int_t)time(NULL);
 	snprintf(c.author, sizeof(c.author), "token of %.60s", found.author);
 	strcpy(c.token_key, found.key);
 	c.token_revision = found.revision;

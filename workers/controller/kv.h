@@ -5,7 +5,8 @@
  *
  *   document/0000000042      {"version", "time", "author", "comment", "digest", "text"}   the domain's documents
  *   document-head            {"version"}                               the one that is rolled out or to be
- *   node/NAME                {"name", "serial" (its certificate's), "enrolled", "controller", "revoked"}
+ *   node/NAME                {"name", "serial" (its certificate's), "enrolled", "controller", "revoked",
+ *                            "begins" (Unix time: earlier certificates of that name were another machine's)}
  *   want/NAME                {"number", "version", "reason", "author", "time", "text", "digest", "signature"}   what a node is to run
  *   state/NAME               its last report (volatile)
  *   override/NAME            {"drained", "tunnel_workers", "roles"}    maintenance, laid over what the documents say

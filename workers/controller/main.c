@@ -6,6 +6,7 @@
 #include "workers/controller/keeper_client.h"
 #include "workers/controller/nodes.h"
 #include "workers/controller/polls.h"
+#include "workers/controller/renewal.h"
 
 #include <errno.h>
 #include <event2/event.h>
@@ -41,6 +42,7 @@ static void on_store(void *arg)
 	p->domain_started = true;
 	nodes_start(c->nodes);
 	polls_start(c->polls);
+	renewal_start(c);
 	domain_start(c);
 	log_info("controller ready", "nodes=%zu documents=%zu", kv_count(c->kv, "node/"), kv_count(c->kv, "document/"));
 }

@@ -252,10 +252,20 @@ static void on_reserved(void *arg, int error)
 	go_on(p);
 }
 
+/* Nodes take no lower number than they had. Where the store was lost nobody knows which that was; but the clock, in ms, is beyond what
+ * the numbers of a store before can have come to. */
+static uint64_t first_number(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
 static void reserve(struct publish *p)
 {
 	struct kv_value number = kv_get(p->controller->kv, "number");
-	uint64_t last = number.revision ? (uint64_t)json_integer_value(json_object_get(number.json, "last")) : 0;
+	uint64_t last = number.revision ? (uint64_t)json_integer_value(json_object_get(number.json, "last")) : first_number();
 	struct kv_txn *txn = kv_txn_new(p->controller->kv);
 
 	p->reserving = true;

@@ -35,6 +35,32 @@ static void ask(struct api_call *call)
 	kv_commit(txn, on_asked, call->request);
 }
 
+/* A controller's certificate also says controller.DOMAIN, and is to say so again: that it is one, another controller could not know where
+ * it heard of this node first. */
+static void on_own(void *arg, const struct kv_value *value)
+{
+	const struct controller *c = arg;
+	struct kv *kv = c->kv;
+	if (strcmp(value->key + strlen("node/"), c->config->node_name) || !value->revision || json_is_true(json_object_get(value->json, "controller")))
+		return;
+	json_t *json = json_copy(value->json);
+	json_object_set_new(json, "controller", json_true());
+	struct kv_txn *txn = kv_txn_new(kv);
+	kv_txn_if(txn, value->key, value->revision);
+	kv_txn_put(txn, value->key, json, false);
+	kv_commit(txn, NULL, NULL);
+}
+
+void renewal_start(struct controller *controller)
+{
+	char key[NODES_NAME_MAX + 8];
+	snprintf(key, sizeof(key), "node/%s", controller->config->node_name);
+	kv_watch(controller->kv, key, on_own, controller);
+	const struct kv_value own = kv_get(controller->kv, key);
+	if (own.revision)
+		on_own(controller, &own);
+}
+
 void renewal_add(struct api *api)
 {
 	static const struct api_route routes[] = {{"/v1/nodes/", "POST", API_OPERATOR, ask, "renew"}};

@@ -7,4 +7,7 @@
 /* POST /v1/nodes/NAME/renew */
 void renewal_add(struct api *api);
 
+/* kv is ready. */
+void renewal_start(struct controller *controller);
+
 #endif

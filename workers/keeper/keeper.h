@@ -18,5 +18,6 @@
 #define HERMES_KEEPER_KEEPER_H
 
 #define KEEPER_FOLDER "keys"
+#define KEEPER_SKEW 3600              /* s by which certificates begin before they are made: clocks differ */
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "workers/keeper/keeper.h"
 #include "workers/keeper/pki_internal.h"
 
 #include <openssl/err.h>
@@ -12,7 +13,6 @@
 #include <time.h>
 
 #define AUTHORITY_SECONDS (20ull * 365 * PKI_DAY)
-#define SKEW_SECONDS 3600             /* certificates begin so much earlier: clocks differ */
 #define SERIAL_BYTES 16
 #define AUTHORITIES_MAX 64
 #define URI_PREFIX "hermes://"
@@ -48,7 +48,7 @@ static bool set_serial(X509 *x, char text[static PKI_SERIAL_TEXT])
 static bool set_times(X509 *x, uint64_t seconds, const X509 *issuer)
 {
 	time_t now = time(NULL), end = now + (time_t)seconds;
-	if (!ASN1_TIME_adj(X509_getm_notBefore(x), now - SKEW_SECONDS, 0, 0) || !ASN1_TIME_adj(X509_getm_notAfter(x), end, 0, 0))
+	if (!ASN1_TIME_adj(X509_getm_notBefore(x), now - KEEPER_SKEW, 0, 0) || !ASN1_TIME_adj(X509_getm_notAfter(x), end, 0, 0))
 		return false;
 	return !issuer || ASN1_TIME_compare(X509_get0_notAfter(x), X509_get0_notAfter(issuer)) <= 0 ||
 	       X509_set1_notAfter(x, X509_get0_notAfter(issuer)) == 1;

@@ -99,6 +99,7 @@ static void commit(void *arg, uint64_t number)
 	struct tunnel *t = &s->tunnel;
 	if (!t->next || t->next->number != number)
 		return;
+	tls_in_force(t->next->config);
 	generation_unref(t->current);
 	t->current = t->next;
 	t->next = NULL;

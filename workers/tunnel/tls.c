@@ -14,6 +14,9 @@
 #define SUITES "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 #define URI_PREFIX "hermes://"
 
+/* Whom nobody here believes any more is what the configuration in force says, also in handshakes that began before. */
+static const struct config *in_force;
+
 struct tls {
 	const struct config *config;
 	const struct tls_file *files;   /* while contexts are made */
@@ -156,6 +159,9 @@ static const char *pick(const char *own, const char *identity)
 	return own ? own : identity;
 }
 
+static int verify_client(int ok, X509_STORE_CTX *store);
+static int verify_server(int ok, X509_STORE_CTX *store);
+
 static SSL_CTX *listener_context(struct tls *tls, const struct config_listener *l)
 {
 	const struct config_identity *identity = &tls->config->identity;
@@ -168,7 +174,8 @@ static SSL_CTX *listener_context(struct tls *tls, const struct config_listener *
 	          use_key(tls, ctx, pick(l->tls.key, identity->key)) &&
 	          trust(tls, ctx, authorities, pick(l->tls.crl, overlay ? identity->crl : NULL));
 	if (overlay || authorities->n)
-		SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | (overlay || l->tls.require ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0), NULL);
+		SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | (overlay || l->tls.require ? SSL_VERIFY_FAIL_IF_NO_PEER_CERT : 0),
+		                   verify_client);
 	if (overlay || l->accept == CONFIG_HTTP)
 		SSL_CTX_set_alpn_select_cb(ctx, select_alpn, overlay ? ctx : NULL);
 	if (ok)
@@ -176,8 +183,6 @@ static SSL_CTX *listener_context(struct tls *tls, const struct config_listener *
 	SSL_CTX_free(ctx);
 	return NULL;
 }
-
-static int verify_server(int ok, X509_STORE_CTX *store);
 
 static SSL_CTX *cluster_context(struct tls *tls, const struct config_cluster *c)
 {
@@ -192,7 +197,6 @@ static SSL_CTX *cluster_context(struct tls *tls, const struct config_cluster *c)
 	          trust(tls, ctx, authorities, pick(c->tls.crl, identity->crl));
 	if (ok && authorities->n == 0)
 		ok = complain(tls, NULL, "no authorities to verify the peer with");
-	SSL_CTX_set_app_data(ctx, (void *)tls->config);
 	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, verify_server);
 	if (c->carry == CONFIG_H2)
 		SSL_CTX_set_alpn_protos(ctx, alpn_http, 3);
@@ -302,6 +306,39 @@ bool tls_revoked(const struct config *config, const char *name, const char *doma
 	return false;
 }
 
+void tls_in_force(const struct config *config)
+{
+	in_force = config;
+}
+
+/* NAME@TIME: certificates of that node that begin before (Unix time): the name has been given to another machine since. */
+static bool superseded(X509 *x, const char *name, const char *domain)
+{
+	const struct config_strs *revoked = &in_force->identity.revoked;
+	size_t length = strlen(name);
+	if (!in_force->domain || strcasecmp(in_force->domain, domain) != 0)
+		return false;
+	for (size_t i = 0; i < revoked->n; i++) {
+		const char *entry = revoked->v[i];
+		time_t from = strncasecmp(entry, name, length) == 0 && entry[length] == '@' ? (time_t)strtoll(entry + length + 1, NULL, 10) : 0;
+		if (from && X509_cmp_time(X509_get0_notBefore(x), &from) < 0)
+			return true;
+	}
+	return false;
+}
+
+/* A client's: who is revoked whole, connection.c refuses, and says who it is. */
+static int verify_client(int ok, X509_STORE_CTX *store)
+{
+	X509 *x = X509_STORE_CTX_get_current_cert(store);
+	char uri[512], *name, *domain;
+	if (!ok || X509_STORE_CTX_get_error_depth(store) > 0 || !in_force || !certificate_uri(x, uri, sizeof(uri)) ||
+	    !split_uri(uri, &name, &domain) || !superseded(x, name, domain))
+		return ok;
+	X509_STORE_CTX_set_error(store, X509_V_ERR_CERT_REVOKED);
+	return 0;
+}
+
 /* wanted: hermes://DOMAIN/node/NAME, or several names with commas between, or * for any node of the domain. */
 static bool is_wanted(const char *wanted, const char *uri)
 {
@@ -329,12 +366,13 @@ static int verify_server(int ok, X509_STORE_CTX *store)
 	if (!ok || X509_STORE_CTX_get_error_depth(store) > 0)
 		return ok;
 	SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
-	const struct config *config = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
 	const char *wanted = SSL_get_app_data(ssl);
 	char uri[512], *name, *domain;
-	bool node = certificate_uri(X509_STORE_CTX_get_current_cert(store), uri, sizeof(uri));
+	X509 *x = X509_STORE_CTX_get_current_cert(store);
+	bool node = certificate_uri(x, uri, sizeof(uri));
 	int error = wanted && !(node && is_wanted(wanted, uri)) ? X509_V_ERR_HOSTNAME_MISMATCH : X509_V_OK;
-	if (node && split_uri(uri, &name, &domain) && tls_revoked(config, name, domain))
+	if (node && in_force && split_uri(uri, &name, &domain) &&
+	    (tls_revoked(in_force, name, domain) || superseded(x, name, domain)))
 		error = X509_V_ERR_CERT_REVOKED;
 	if (error == X509_V_OK)
 		return 1;

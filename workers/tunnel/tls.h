@@ -26,6 +26,8 @@ const char *tls_host(const struct config_cluster *cluster, const char *own);
 bool tls_peer(SSL *ssl, char *name, size_t name_size, char *domain, size_t domain_size);
 /* The node of the own domain that the peer's certificate names, though it may not be verified yet; NULL: none. malloc'd. */
 char *tls_own_node(SSL *ssl, const struct config *config);
+/* The configuration in force, whose identity.revoked holds for every handshake from now on; lives until the next call. */
+void tls_in_force(const struct config *config);
 /* Whether a node is one that the configuration no longer believes (identity.revoked). domain "": it is a DNS name, no node's. */
 bool tls_revoked(const struct config *config, const char *name, const char *domain);
 /* The user that a program's verified certificate names: its subject's common name. False: none. */
