@@ -320,6 +320,7 @@ void conn_dial(struct pool *pool)
 		.host = pool->host,
 		.port = pool->port,
 		.unix_path = pool->unix_path,
+		.hop = pool_is_h2(pool->kind),
 		.udp = pool->kind == POOL_UDP,
 		.ttl_min = cluster->config->ttl_min,
 		.ttl_max = cluster->config->ttl_max,

@@ -182,8 +182,6 @@ static void begin_h2(struct connection *c)
 	struct transport *transport = c->transport;
 	c->transport = NULL;
 	transport_set_timeout(transport, 0);
-	if (c->bound->base.config->accept == CONFIG_OVERLAY)
-		transport_watch(transport, HOP_LOST_MS);
 	c->h2 = h2_server_new(c->bound->tunnel, transport, &c->origin, &c->first, connection_free, c);
 }
 
@@ -320,6 +318,8 @@ void connection_accept(struct bound *b, int fd, const struct sockaddr_storage *s
 	stats_add(b->base.stats, STATS_LISTENER_CONNECTIONS_OPEN, 1);
 	SSL *ssl = tls_accept(b->generation->tls, l);
 	c->transport = transport_new(b->tunnel->base, fd, ssl, TRANSPORT_ACCEPTED, &callbacks, c);
+	if (l->accept == CONFIG_OVERLAY)
+		transport_watch(c->transport, HOP_LOST_MS);
 	transport_set_timeout(c->transport, ssl ? l->limits.handshake_timeout : l->limits.header_timeout);
 	if (!ssl && (l->accept == CONFIG_TCP || l->accept == CONFIG_SOCKS5 || l->accept == CONFIG_TRANSPARENT))
 		begin(c);

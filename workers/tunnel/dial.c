@@ -13,13 +13,16 @@
 
 #include "workers/tunnel/generation.h"
 #include "workers/tunnel/guard.h"
+#include "workers/tunnel/hop_watch.h"
 #include "workers/tunnel/udp_io.h"
 
+#define NEVER_MS UINT32_MAX         /* who dials has a time limit */
 #define STAGGER_MS 250               /* RFC 8305 5: connection attempt delay */
 
 struct race {                        /* one address being connected to */
 	struct dial *dial;
 	struct event *event;          /* NULL: not running */
+	struct hop_watch *watch;      /* NULL: not of a hop */
 	int fd;
 };
 
@@ -76,6 +79,8 @@ static void race_stop(struct race *race)
 	event_free(race->event);
 	race->event = NULL;
 	race->dial->running--;
+	hop_watch_free(race->watch);
+	race->watch = NULL;
 	if (race->fd >= 0)
 		close(race->fd);
 	race->fd = -1;
@@ -185,6 +190,11 @@ static void on_connected(evutil_socket_t fd, short what, void *arg)
 	try_next(d);
 }
 
+static void ignore(void *arg)
+{
+	(void)arg;
+}
+
 /* False: failed at once. */
 static bool connect_to(struct dial *d, unsigned i)
 {
@@ -215,6 +225,8 @@ static bool connect_to(struct dial *d, unsigned i)
 	if (!race->event || event_add(race->event, NULL) < 0)
 		abort();
 	d->running++;
+	if (d->target.hop && (race->watch = hop_watch_new(d->tunnel->base, fd, NEVER_MS, ignore, d)))
+		hop_watch_wrote(race->watch);
 	return true;
 }
 

@@ -14,6 +14,7 @@ struct dial_target {
 	const char *host;             /* name or address; NULL with unix_path */
 	uint16_t port;
 	const char *unix_path;
+	bool hop;                     /* another node: it is asked often while the path to it is down (hop_watch.h) */
 	bool udp;                     /* a datagram socket, set up by udp_setup() */
 	uint32_t ttl_min, ttl_max;
 	/* Whose allow_targets and deny_targets each address must pass; NULL: every address may be dialled. */
