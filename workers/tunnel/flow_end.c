@@ -135,7 +135,7 @@ void flow_answer(struct flow *flow, unsigned status, enum flow_error error, cons
 	flow->status = status ? status : fields_error_status(error);
 	snprintf(flow->detail, sizeof(flow->detail), "%s", detail ? detail : "");
 	release_questions(flow);
-	bool with_body = flow->method && strcmp(flow->method, "HEAD") != 0;
+	bool with_body = flow->method && strcmp(flow->method, "HEAD") != 0 && flow->status != 204;
 	struct head *head = fields_error_response(error, flow->status, config->node_name, detail, with_body, body,
 	                                          sizeof(body));
 	if (flow->status == 407)

@@ -371,10 +371,24 @@ static void relay_move(struct flow *flow)
 	flow_pump(flow, false);
 }
 
+/* A node's question to its controller, which waits for a new configuration: the drain does not wait with it. */
+static bool control_poll(const struct flow *flow)
+{
+	const struct decision *d = flow->decision;
+	return flow->state == FLOW_STATE_WAITING && !flow->head_sent && flow->method && !strcmp(flow->method, "GET") &&
+	       d && d->cluster && (!strcmp(d->cluster, CONFIG_CONTROL) || !strcmp(d->cluster, CONFIG_CONTROLLER));
+}
+
 void flows_drain(struct tunnel *tunnel)
 {
 	for (struct flow *flow = tunnel->flows, *next; flow; flow = next) {
 		next = flow->next;
+		if (control_poll(flow)) {
+			flow_enter(flow);
+			flow_answer(flow, 204, FLOW_NONE, NULL);     /* nothing new: it asks again, our successor */
+			flow_leave(flow);
+			continue;
+		}
 		const struct going *g = flow->going;
 		bool parked = flow->state == FLOW_STATE_PARKED;
 		if (tunnel->handed && g && g->role == GOING_FAR && g->stream)
