@@ -421,6 +421,8 @@ const struct yaml_node *compose_probe(struct config_arena *arena, const struct d
 	tree_set_text(arena, probe, "cluster", way->cluster);
 	if (o->target || (colon && !is_prefix(first)))
 		tree_set_text(arena, probe, "target", o->target ? o->target : first);
+	if (o->method)
+		tree_set_text(arena, probe, "method", o->method);
 	tree_set_text(arena, headers, "user", o->user);
 	for (size_t i = 0; i < way->add_headers.n; i++)
 		tree_set_text(arena, headers, way->add_headers.v[i].name, way->add_headers.v[i].value);

@@ -42,6 +42,7 @@ struct domain_objective {
 	char *name, *user;
 	struct config_strs services;      /* names (a port: for probes only), or prefixes */
 	char *target;                     /* HOST:PORT of the probes; NULL: the first service where it has a port, else the cluster itself */
+	char *method;                     /* that probes ask about; NULL: CONNECT */
 	uint32_t limit;                   /* ms; 0: none */
 	struct domain_share loss;         /* percent; n 0: none */
 	char *loss_text;

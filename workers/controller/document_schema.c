@@ -52,6 +52,8 @@ FIELDS(objective) = {
 	 .doc = "Names or prefixes of the service; a port says only what probes ask for."},
 	{"target", S_STR, W_TEXT, AT(domain_objective, target),
 	 .doc = "Authority that probes ask for; else the first service where it has a port, else the way's next hop itself."},
+	{"method", S_STR, W_TEXT, AT(domain_objective, method),
+	 .doc = "The method that probes ask about: GET for services of HTTP; without it CONNECT."},
 	{"limit", S_U32, W_DURATION, AT(domain_objective, limit), .max = 60 * SECOND, .preset = "0",
 	 .doc = "Round trip, median of ten seconds, that is too long. 0: none."},
 	{"loss", S_STR, W_TEXT, AT(domain_objective, loss_text), .doc = "Share of probes lost that is too much, such as 1%."},

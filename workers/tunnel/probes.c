@@ -53,7 +53,7 @@ static const char *fault(const struct way *way, const struct head *response, str
 		return "no answer in time";
 	if (response->status != 200 || !hop_read(response, hop)) {
 		const char *status = head_get(response, "proxy-status");
-		return status ? status : "not answered by a node";
+		return status ? status : way->target ? NULL : "not answered by a node";     /* NULL: the service itself did */
 	}
 	if (!way->target && strcmp(hop->node, config->node_name) == 0)
 		return "the cluster leads to no other node";
