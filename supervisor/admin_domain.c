@@ -121,7 +121,7 @@ const struct admin_verb domain_verbs[] = {
 	REST("controller", "rollout abort", 0, "", "back to the version before, everywhere", NULL, nothing, domain_print_rollout),
 	REST("controller", "rollout promote", 0, "", "skip what is left of the waiting: to the next stage", NULL, nothing, domain_print_rollout),
 	REST("controller", "objectives list", 0, "", "what is promised to users, and by which way it is kept", "objectives", objective_columns, NULL),
-	REST("controller", "objectives show", 1, "NAME", "one objective, its ways and their measures", NULL, nothing, admin_print_document),
+	REST("controller", "objectives show", 1, "NAME", "one objective, its ways and their measures", NULL, nothing, domain_print_objective),
 	REST("nodes", "list", 0, "", "the nodes of the domain", "nodes", node_columns, NULL),
 	REST("nodes", "show", 1, "NAME", "one node: what it runs, its health, links, traffic", NULL, nothing, domain_print_node),
 	REST("nodes", "watch", 2, "[--interval S]", "the list, again and again (default each 2 s)", "nodes", node_columns, NULL),

@@ -14,6 +14,7 @@ int admin_controller_init(const struct admin_call *call);     /* admin_init.c */
 /* admin_domain_print.c */
 void domain_print_dry_run(const json_t *document);
 void domain_print_rollout(const json_t *document);
+void domain_print_objective(const json_t *document);
 void domain_print_node(const json_t *document);
 
 #endif

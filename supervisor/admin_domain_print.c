@@ -126,8 +126,6 @@ int domain_follow(const struct admin_call *call, const struct rest *rest)
 	return status;
 }
 
-/* --- nodes ----------------------------------------------------------------------------------------------------------- */
-
 static void titled(const char *title, const json_t *rows, const struct admin_column *columns)
 {
 	if (!json_array_size(rows))
@@ -135,6 +133,22 @@ static void titled(const char *title, const json_t *rows, const struct admin_col
 	printf("\n%s:\n", title);
 	admin_table(stdout, rows, columns);
 }
+
+void domain_print_objective(const json_t *d)
+{
+	static const struct admin_column pairs[] = {
+		{"name", "name", ADMIN_TEXT},     {"user", "user", ADMIN_TEXT},    {"service", "service", ADMIN_TEXT},
+		{"state", "state", ADMIN_TEXT},   {"way", "choice", ADMIN_TEXT},   {"since", "since", ADMIN_TIME},
+		{"why", "reason", ADMIN_TEXT},    {"limit", "limit_ms", ADMIN_MS}, {"loss, %", "loss_percent", ADMIN_TEXT},
+		{"stays for at least", "hold_ms", ADMIN_MS}, {NULL, NULL, ADMIN_TEXT}};
+	static const struct admin_column ways[] = {
+		{"WAY", "cluster", ADMIN_TEXT}, {"MEASURED", "known", ADMIN_TEXT}, {"P50 us", "rtt_us", ADMIN_COUNT},
+		{"LOSS %", "loss_percent", ADMIN_COUNT}, {"KEEPS IT", "met", ADMIN_TEXT}, {NULL, NULL, ADMIN_TEXT}};
+	admin_pairs(stdout, d, pairs);
+	titled("ways", json_object_get(d, "ways"), ways);
+}
+
+/* --- nodes ----------------------------------------------------------------------------------------------------------- */
 
 /* Endpoints of all clusters in one list. */
 static json_t *endpoints(const json_t *clusters)

@@ -321,7 +321,8 @@ static bool superseded(X509 *x, const char *name, const char *domain)
 	for (size_t i = 0; i < revoked->n; i++) {
 		const char *entry = revoked->v[i];
 		time_t from = strncasecmp(entry, name, length) == 0 && entry[length] == '@' ? (time_t)strtoll(entry + length + 1, NULL, 10) : 0;
-		if (from && X509_cmp_time(X509_get0_notBefore(x), &from) < 0)
+		time_t last = from - 1;                   /* X509_cmp_time() takes the same second for earlier */
+		if (from && X509_cmp_time(X509_get0_notBefore(x), &last) < 0)
 			return true;
 	}
 	return false;
