@@ -456,7 +456,8 @@ FIELDS(probe) = {
 	{"name", S_STR, W_NAME, AT(config_probe, name), .flags = F_REQUIRED, .doc = "Unique among the probes."},
 	{"cluster", S_STR, W_NAME, AT(config_probe, cluster), .doc = "The first step; without it as the routes say."},
 	{"target", S_STR, W_TEXT, AT(config_probe, target),
-	 .doc = "HOST:PORT to look towards, as far as the overlay leads; without it the cluster's endpoints themselves."},
+	 .doc = "HOST:PORT to look towards, as far as the overlay leads (a service of HTTP answers itself); without it the cluster's "
+	        "endpoints themselves."},
 	{"method", S_STR, W_TEXT, AT(config_probe, method), .preset = "CONNECT",
 	 .doc = "The method that is asked about: CONNECT, CONNECT-UDP, GET and so on."},
 	{"add_headers", S_PAIRS, W_ADD_HEADERS, AT(config_probe, add_headers), .doc = "Headers of what is asked about."},
