@@ -279,6 +279,13 @@ def test_man_pages_name_every_verb_and_option(n):
     page = (hermes.ROOT / "packaging/man/hermes-admin.1").read_text().replace("\\-", "-")
     for noun in complete(""):
         assert noun in page, noun
+    for noun in ("controller", "nodes"):
+        for verb in complete(noun, ""):
+            assert verb in page, verb
+    operator = (hermes.ROOT / "packaging/man/hermes-controller.7").read_text().replace("\\-", "-")
+    schema = (hermes.ROOT / "workers/controller/document_schema.c").read_text()
+    for key in set(re.findall(r'^\t\{"(\w+)", ', schema, re.M)) | complete("controller", "") | complete("nodes", ""):
+        assert key in operator, key
     daemon = (hermes.ROOT / "packaging/man/hermesd.8").read_text().replace("\\-", "-")
     usage = subprocess.run([n.build / "bin/hermesd", "--help"], capture_output=True, text=True).stdout
     for option in set(re.findall(r"--[a-z-]+", usage)):
