@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """make bench, part one: CONNECT over HTTP/2 and TLS, one hop and two, beside nghttpx and HAProxy in the same run.
 
-    run.py [PART...]      bulk latency requests late memory, udp ip of part two (datagrams.py), restart (restart.py), kill (kill.py); default: all
+    run.py [PART...]      bulk latency requests late memory, udp ip of part two (datagrams.py), control: simulated nodes (control.py), restart (restart.py), kill (kill.py); default: all
     QUICK=1               fewer and shorter rounds       PEERS="nghttpx haproxy hermes"   some only
     BENCH_MB=2048         size of a bulk transfer
 
@@ -15,6 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import control
 import datagrams
 import kill
 import lab
@@ -212,9 +213,9 @@ def part_one(parts):
 
 
 def main():
-    parts = sys.argv[1:] or ["bulk", "latency", "requests", "late", "memory", "udp", "ip", "restart", "kill"]
+    parts = sys.argv[1:] or ["bulk", "latency", "requests", "late", "memory", "udp", "ip", "restart", "kill", "control"]
     two = [part for part in parts if part in ("udp", "ip")]
-    others = {"restart": restart.main, "kill": kill.main}
+    others = {"restart": restart.main, "kill": kill.main, "control": control.main}
     one = [part for part in parts if part not in [*two, *others]]
     return max(part_one(one) if one else 0, datagrams.main(two) if two else 0, *(main() for name, main in others.items() if name in parts), 0)
 
