@@ -9,6 +9,7 @@
 
 #include "ipc/memfd.h"
 #include "supervisor/admin_options.h"
+#include "workers/keeper/pki.h"
 
 #define DOCUMENT_MAX (16u << 20)
 #define OPTIONS_MAX (REST_FIELDS_MAX + 10)
@@ -67,12 +68,32 @@ int rest_print(const struct admin_call *call, const json_t *document)
 
 /* --- what was typed -------------------------------------------------------------------------------------------------- */
 
+/* Whatever name or address it is reached by: a controller's certificate says controller.DOMAIN, and the domain stands in its authority's. */
+static void name_controller(struct rest *rest)
+{
+	char why[PKI_WHY], *text = NULL, *domain = NULL;
+	const char *host = strncmp(rest->url, "https://", 8) ? NULL : rest->url + 8, *port = host ? strrchr(host, ':') : NULL;
+	size_t length;
+	int fd = port ? open(rest->ca, O_RDONLY | O_CLOEXEC) : -1;
+	if (fd >= 0 && !fd_read_all(fd, DOCUMENT_MAX, &text, &length) && !pki_authority_domain(text, &domain, why)) {
+		snprintf(rest->named, sizeof(rest->named), "https://controller.%s:%.*s", domain, (int)strcspn(port + 1, "/"), port + 1);
+		rest->http.url = rest->named;
+		rest->http.connect_to = host;
+	}
+	if (fd >= 0)
+		close(fd);
+	free(domain);
+	free(text);
+}
+
 static void find_controller(struct rest *rest, const struct admin_call *call)
 {
 	const char *slash = strrchr(call->socket, '/');
 	snprintf(rest->socket, sizeof(rest->socket), "%.*scontroller.sock", slash ? (int)(slash - call->socket + 1) : 0, call->socket);
 	rest->http = (struct admin_http){.socket = rest->url ? NULL : rest->socket, .url = rest->url, .ca_file = rest->ca,
 	                                 .certificate = rest->certificate, .key = rest->key};
+	if (rest->url && rest->ca)
+		name_controller(rest);
 }
 
 struct parsed {

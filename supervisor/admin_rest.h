@@ -29,7 +29,7 @@ struct rest_verb {
 
 struct rest {
 	struct admin_http http;
-	char socket[256];
+	char socket[256], named[300];     /* named: the url with the name that controllers' certificates have */
 	const char *url, *certificate, *key, *ca;
 	bool wait, watch;
 	const char *interval;

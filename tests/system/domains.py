@@ -41,7 +41,9 @@ class Machine(hermes.Node):
         return ["--config", self.config_file, "--state-dir", self.state]
 
     def add_extra(self):
-        text = self.config_file.read_text().replace("\nidentity:", "\n  drain_timeout: 2s\nidentity:", 1)
+        text = self.config_file.read_text()
+        if "drain_timeout" not in text:
+            text = text.replace("\nidentity:", "\n  drain_timeout: 2s\nidentity:", 1)
         for key, value in self._extra.items():
             if key in ("control", "controller", "node", "identity"):
                 lines = "".join(f"  {k}: {json.dumps(v)}\n" for k, v in value.items())

@@ -229,3 +229,41 @@ def test_revoked_at_once(controller, tmp_path):
             assert shown(port, new) == serial(controller.keys / "node.crt")
             hermes.wait_for(lambda: not let_in(port, judy), message="the old certificate to be refused")
             assert let_in(port, new)
+
+
+def test_a_running_node_joins(controller, tmp_path):
+    """Enrolled while it runs with a configuration of its own: a reload is enough, and what it served it serves."""
+    kate, apps = Machine("kate", tmp_path), hermes.free_port()
+    kate.write({"node": {"name": "node"}, "listeners": [{"name": "apps", "address": f"127.0.0.1:{apps}", "accept": "http"}],
+                "clusters": [{"name": "web", "carry": "h1", "endpoints": "target", "allow_targets": ["loopback"]}],
+                "routes": [{"cluster": "web"}]})
+    kate.start()
+    try:
+        assert "keeper" not in kate.pids()
+        kate.enroll(controller, start=False)
+        kate.admin("reload")
+        online(controller, "kate")
+        assert kate.admin("status", json=True)["node"] == "kate" and "keeper" in kate.pids()
+        assert "apps" in kate.admin("listeners", "list")
+    finally:
+        kate.stop()
+
+
+def test_operators_over_the_network(controller, tmp_path):
+    with Machine("lara", tmp_path).enroll(controller, start=False) as lara:
+        way = ["--url", f"https://127.0.0.1:{controller.port}", "--cert", lara.keys / "node.crt", "--key", lara.keys / "node.key",
+               "--ca", lara.keys / "authorities.crt"]
+        done = run_admin("nodes", "list", *way, check=False)
+        assert done.returncode == 1 and "only operators" in done.stderr
+        before = controller.config_file.read_text()
+        controller.config_file.write_text(before.replace("\ncontroller:\n", "\ncontroller:\n  operators: [lara]\n"))
+        controller.admin("reload")
+        assert "lara" in run_admin("nodes", "list", *way).stdout
+        watch = subprocess.Popen([controller.build / "bin/hermes-admin", "--json", "nodes", "watch", "--interval", "100ms",
+                                  *map(str, way)], stdout=subprocess.PIPE, text=True)
+        for _ in range(2):
+            assert json.loads(watch.stdout.readline())["nodes"]
+        watch.kill()
+        watch.wait()
+        controller.admin("nodes", "revoke", "lara")
+        assert run_admin("nodes", "list", *way, check=False).returncode == 1
