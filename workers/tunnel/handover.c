@@ -316,3 +316,19 @@ void handover_peer(struct tunnel *tunnel, int fd)
 		h->to = channel;
 	}
 }
+
+void handover_free(struct tunnel *tunnel)
+{
+	struct handover *h = tunnel->handover;
+	if (!h)
+		return;
+	leave_cursor(h);
+	ipc_channel_free(h->from);
+	ipc_channel_free(h->to);
+	event_free(h->limit), event_free(h->late), event_free(h->walk);
+	parcel_clear(&h->parcel);
+	ipc_arena_free(h->arena);
+	free(h);
+	tunnel->handover = NULL;
+	tunnel->late = NULL;
+}

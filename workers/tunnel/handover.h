@@ -40,6 +40,8 @@ void handover_peer(struct tunnel *tunnel, int fd);
 bool handover_begin(struct tunnel *tunnel, void (*done)(void *arg), void *arg);
 /* Something is still to be sent: the process must not end. */
 bool handover_running(const struct tunnel *tunnel);
+/* Forgets the channels. Workers end without; NULL is fine. */
+void handover_free(struct tunnel *tunnel);
 
 /* handover_hold.c, for flows that begin. A stream that names a tunnel of this worker which is not here, or leads to a device: true,
  * it waits for the predecessor (flow_released() follows), or was refused since a successor has it. */
