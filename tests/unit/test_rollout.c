@@ -239,6 +239,55 @@ static int act(const char *action)
 	return error;
 }
 
+/* What was confirmed by no controller yet may go back by itself; and silence after all was well is no good sign. */
+static void test_unconfirmed(void **state)
+{
+	(void)state;
+	begin();
+	apply(DOCUMENT("warn", "canary: [a], wait: 1h"));
+	expect_moved(2, 1);
+	accept_wanted("a", json_pack("{s:b}", "confirmed", 0));
+	run_ms(150);
+	assert_int_equal(number(record(), "settled"), 0);
+	accept_wanted("a", json_pack("{s:b}", "confirmed", 1));
+	run_ms(150);
+	assert_true(number(record(), "settled") > 0);
+	go("a");
+	tell("a");
+	expect_state("stopped");
+	assert_string_equal(text(record(), "reason"), "node a has fallen silent");
+}
+
+/* A document that comes in the middle of another's rollout: those that it leaves, or gives up again, have what they had. */
+static void test_superseded(void **state)
+{
+	(void)state;
+	begin();
+	apply(DOCUMENT("warn", "canary: [a, b], wait: 1h"));
+	expect_moved(2, 2);
+	accept_wanted("a", NULL);
+	accept_wanted("b", NULL);
+	apply(DOCUMENT("error", "canary: [b, c], wait: 1h"));
+	expect_moved(3, 2);
+	assert_int_equal(moved(2), 1);
+	assert_int_equal(moved(1), 5);
+	assert_string_equal(text(get("want/", "a"), "text"), "log:\n  level: warn\n");
+	accept_wanted("b", NULL);
+	refuse_wanted("c", "no");
+	expect_state("stopped");
+	expect_moved(3, 0);
+	assert_int_equal(moved(2), 2);
+	assert_int_equal(moved(1), 6);
+	assert_string_equal(text(get("want/", "b"), "text"), "log:\n  level: warn\n");
+	assert_string_equal(text(get("want/", "c"), "text"), "log:\n  level: info\n");
+	/* and a further one, for all */
+	apply(DOCUMENT("debug", QUICK));
+	expect_moved(4, 8);
+	json_t *in_use = rollout_in_use(record());
+	assert_int_equal(json_array_size(in_use), 3);
+	json_decref(in_use);
+}
+
 static void test_operators(void **state)
 {
 	(void)state;
@@ -309,7 +358,7 @@ static void test_back_to_an_old_one(void **state)
 	assert_string_equal(text(get("want/", "a"), "text"), "log:\n  level: info\n");
 }
 
-/* --- the plan alone ------------------------------------------------------------------------------------------------------------------ */
+/* --- the plan alone ----------------------------------------------------------------------------------------------- */
 
 static bool is_there(void *arg, const char *node)
 {
@@ -352,7 +401,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		IN_WORLD(test_stages), IN_WORLD(test_canary_refuses), IN_WORLD(test_stay), IN_WORLD(test_health),
 		IN_WORLD(test_probes_and_readiness), IN_WORLD(test_timeout), IN_WORLD(test_away), IN_WORLD(test_canary_silent),
-		IN_WORLD(test_operators), IN_WORLD(test_another_controller), IN_WORLD(test_back_to_an_old_one),
+		IN_WORLD(test_unconfirmed), IN_WORLD(test_superseded), IN_WORLD(test_operators), IN_WORLD(test_another_controller), IN_WORLD(test_back_to_an_old_one),
 		cmocka_unit_test(test_plan),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

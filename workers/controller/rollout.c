@@ -42,7 +42,7 @@ static void set_number(json_t *record, const char *key, json_int_t value)
 	json_object_set_new(record, key, json_integer(value));
 }
 
-/* --- one step ------------------------------------------------------------------------------------------------------------------ */
+/* --- one step ----------------------------------------------------------------------------------------------------- */
 
 static void finish(json_t *record, const char *state, const char *reason)
 {
@@ -112,6 +112,9 @@ static bool advance(struct domain *d, json_t *record, const struct domain_rollou
 		changed = false;
 	else if (settled && !ready) {
 		snprintf(v.reason, sizeof(v.reason), "node %s is not ready", v.first_waiting);
+		stop(record, rules, v.reason);
+	} else if (settled && (is_first_of_several(record) ? v.silent : v.silent > domain_share_of(rules->health.silent, v.moved))) {
+		snprintf(v.reason, sizeof(v.reason), "node %s has fallen silent", v.first_silent);
 		stop(record, rules, v.reason);
 	} else if (settled && now - settled >= rules->wait)
 		next_stage(d, record);
@@ -213,7 +216,7 @@ static void on_node(void *arg, const char *name)
 	r->hurried = true;
 }
 
-/* --- what operators ask for ------------------------------------------------------------------------------------------------------ */
+/* --- what operators ask for --------------------------------------------------------------------------------------- */
 
 static bool is_open(const json_t *record)
 {
@@ -293,7 +296,7 @@ json_t *rollout_json(struct domain *d)
 	return out;
 }
 
-/* --- life ----------------------------------------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 struct rollout *rollout_new(struct domain *domain)
 {

@@ -65,7 +65,7 @@ static enum rollout_node state_of(const json_t *want, const json_t *report, json
 	return number(report, "number") >= wanted && !is_text(report, "state", "rejected") ? ROLLOUT_ACCEPTED : ROLLOUT_WAITING;
 }
 
-/* --- health ------------------------------------------------------------------------------------------------------------------- */
+/* --- health ------------------------------------------------------------------------------------------------------- */
 
 static void stop(struct rollout_verdict *v, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void stop(struct rollout_verdict *v, const char *format, ...)
@@ -154,7 +154,10 @@ void rollout_assess(const json_t *record, const struct domain_rollout *rules, st
 	for (size_t i = 0; i < v->moved && i < json_array_size(nodes); i++) {
 		const char *node = json_string_value(json_array_get(nodes, i));
 		const json_t *report = value_of(kv, "state/", node);
-		switch (state_of(value_of(kv, "want/", node), report, number(record, "version"), present(arg, node), &why)) {
+		enum rollout_node is = state_of(value_of(kv, "want/", node), report, number(record, "version"), present(arg, node), &why);
+		if (is == ROLLOUT_ACCEPTED && rules->staged && json_is_false(json_object_get(report, "confirmed")))
+			is = ROLLOUT_WAITING;     /* it may still go back by itself */
+		switch (is) {
 		case ROLLOUT_REJECTED: add_rejection(node, why, v); break;
 		case ROLLOUT_AWAY: add_away(record, node, v); break;
 		case ROLLOUT_WAITING:
