@@ -272,7 +272,7 @@ static void test_nothing(void **state)
 	json_decref(in.revoked);
 }
 
-/* --- errors name their place ---------------------------------------------------------------------------------------------------- */
+/* --- errors name their place -------------------------------------------------------------------------------------- */
 
 static void test_refused(void **state)
 {
@@ -330,6 +330,33 @@ static void test_refused_fragments(void **state)
 	        "d:3:66: users[0].policies[0]: a policy of the user \"u\" is about others; expected match without user");
 }
 
+/* --- the manual -------------------------------------------------------------------------------------------- */
+
+static void check_keys(const char *page, const struct config_object *object)
+{
+	for (unsigned i = 0; i < object->n_fields; i++) {
+		const char *key = object->fields[i].key, *at = key ? strstr(page, key) : page;
+		if (object->fields[i].object && object->fields[i].object != &config_match_object)
+			check_keys(page, object->fields[i].object);
+		if (!at)
+			fail_msg("%s: %s is not in hermes-controller(7)", object->name, key);
+		assert_true(!key || object->fields[i].doc);
+	}
+}
+
+static void test_man_page(void **state)
+{
+	FILE *f = fopen("packaging/man/hermes-controller.7", "r");
+	char *page = calloc(1, 262144);
+	(void)state;
+
+	assert_non_null(f);
+	assert_true(fread(page, 1, 262143, f) > 0);
+	fclose(f);
+	check_keys(page, &domain_document);
+	free(page);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -344,6 +371,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_refused, clean),
 		cmocka_unit_test_teardown(test_refused_objectives, clean),
 		cmocka_unit_test_teardown(test_refused_fragments, clean),
+		cmocka_unit_test(test_man_page),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,7 +3,7 @@
 #include "tests/unit/domain_world.h"
 #include "workers/controller/objectives.h"
 
-/* --- the decision alone ---------------------------------------------------------------------------------------------------------------- */
+/* --- the decision alone ------------------------------------------------------------------------------------------- */
 
 static struct domain_way ways[] = {{.cluster = (char *)"a"}, {.cluster = (char *)"b"}, {.cluster = (char *)"c"}};
 static struct domain_objective o = {.name = (char *)"o", .limit = 100, .loss = {true, 100}, .for_ = 3000, .hold = 10000, .margin = 20,
@@ -84,7 +84,7 @@ static void test_hold(void **state)
 	json_decref(moves);
 }
 
-/* --- with nodes ---------------------------------------------------------------------------------------------------------------------- */
+/* --- with nodes --------------------------------------------------------------------------------------------------- */
 
 static const char document[] =
 	"domain: x\n"

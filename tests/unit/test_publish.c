@@ -168,6 +168,27 @@ static void test_many(void **state)
 	free(document);
 }
 
+/* The controller ends while a document is on trial. */
+static void test_stopped(void **state)
+{
+	struct answered a = {0}, b = {0};
+	(void)state;
+
+	apply(first);
+	struct proposal_request r = {.text = second, .length = strlen(second), .author = "test"};
+	struct proposal *one = proposal_start(world.controller.domain, &r, on_answer, &a);
+	struct proposal *two = proposal_start(world.controller.domain, &r, on_answer, &b);
+	assert_non_null(one);
+	assert_non_null(two);
+	proposal_forget(one);
+	domain_stop(world.controller.domain);
+	domain_free(world.controller.domain);
+	assert_int_equal(a.status, 0);
+	assert_int_equal(b.status, 503);
+	json_decref(b.body);
+	world.controller.domain = NULL;
+}
+
 static void test_history(void **state)
 {
 	struct config_report report = {0};
@@ -199,6 +220,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_numbers_of_others, world_begin, world_end),
 		cmocka_unit_test_setup_teardown(test_no_keeper, world_begin, world_end),
 		cmocka_unit_test_setup_teardown(test_many, world_begin, world_end),
+		cmocka_unit_test_setup_teardown(test_stopped, world_begin, world_end),
 		cmocka_unit_test_setup_teardown(test_history, world_begin, world_end),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -64,7 +64,7 @@ static bool flag(const struct api_call *call, const char *name)
 	return value && strcmp(value, "0") && strcmp(value, "false");
 }
 
-/* --- documents ------------------------------------------------------------------------------------------------------------------ */
+/* --- documents ---------------------------------------------------------------------------------------------------- */
 
 /* NULL: it was answered. 0 stands for the newest. */
 static json_t *record_of(struct api_call *call, uint64_t number)
@@ -201,7 +201,7 @@ static void roll_back(struct api_call *call)
 	                                         .at_once = json_is_true(json_object_get(call->body, "at_once"))});
 }
 
-/* --- rollouts ------------------------------------------------------------------------------------------------------------------- */
+/* --- rollouts ----------------------------------------------------------------------------------------------------- */
 
 static json_t *rollout_or_nothing(struct domain *d)
 {
@@ -244,7 +244,7 @@ static void rollout(struct api_call *call)
 		rollout_act(call->controller->domain, action ? action : "", on_acted, w);
 }
 
-/* --- maintenance ------------------------------------------------------------------------------------------------------------------ */
+/* --- maintenance -------------------------------------------------------------------------------------------------- */
 
 static void on_overridden(void *arg, int error)
 {
@@ -329,7 +329,7 @@ static void node_config(struct api_call *call)
 		api_error(call->request, 404, "not-found", "nothing was composed for a node of that name");
 }
 
-/* --- objectives, and the whole ------------------------------------------------------------------------------------------------------ */
+/* --- objectives, and the whole ------------------------------------------------------------------------------------ */
 
 static void objectives(struct api_call *call)
 {

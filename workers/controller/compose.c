@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- inputs ------------------------------------------------------------------------------------------------------------------ */
+/* --- inputs ------------------------------------------------------------------------------------------------------- */
 
 struct reading { json_t *into; size_t prefix; };
 
@@ -70,7 +70,7 @@ void compose_inputs_free(struct compose_inputs *inputs)
 	*inputs = (struct compose_inputs){0};
 }
 
-/* --- objectives -------------------------------------------------------------------------------------------------------------- */
+/* --- objectives --------------------------------------------------------------------------------------------------- */
 
 const char *compose_choice(const struct domain_objective *o, const struct compose_inputs *inputs)
 {
@@ -122,7 +122,7 @@ bool compose_measures(const struct document *d, const struct domain_objective *o
 	return o->nodes.n ? listed(&o->nodes, node) : user >= 0 && compose_enters(d, &d->users[user], node);
 }
 
-/* --- one node ---------------------------------------------------------------------------------------------------------------- */
+/* --- one node ----------------------------------------------------------------------------------------------------- */
 
 struct composing {
 	struct compose *c;
@@ -293,7 +293,7 @@ static void order(struct composing *n)
 	n->root = tail.list;
 }
 
-/* --- the check ---------------------------------------------------------------------------------------------------------------- */
+/* --- the check ---------------------------------------------------------------------------------------------------- */
 
 static void set_absent(struct config_arena *arena, struct yaml_node *map, const char *key, const char *text)
 {
@@ -344,7 +344,7 @@ static void check(struct composing *n)
 	config_check(&n->p, config, whole);
 }
 
-/* --- reports ------------------------------------------------------------------------------------------------------------------- */
+/* --- reports ------------------------------------------------------------------------------------------------------ */
 
 /* "NAME:LINE:COLUMN: ..." -> the place, up to the blank. */
 static void place_of(const struct compose *c, const char *line, char out[64])
@@ -384,7 +384,7 @@ static void tell(struct composing *n, char **from, size_t count, char ***list, s
 	}
 }
 
-/* --- the whole ------------------------------------------------------------------------------------------------------------------- */
+/* --- the whole ---------------------------------------------------------------------------------------------------- */
 
 static char *text_of(const struct yaml_node *root)
 {

@@ -11,7 +11,7 @@
 #define NOWHERE "127.0.0.1:9"         /* discard: a cluster must have an endpoint; nothing answers there */
 #define NAMES_MAX 4000                /* characters of server_name that list nodes */
 
-/* --- clusters ---------------------------------------------------------------------------------------------------------------- */
+/* --- clusters ----------------------------------------------------------------------------------------------------- */
 
 static bool is_drained(const struct compose *c, const char *node)
 {
@@ -142,7 +142,7 @@ static void make_clusters(struct compose *c, struct config_parser *p)
 		c->clusters[i] = compose_resolve(c, c->arena, p, c->d->clusters[i].at);
 }
 
-/* --- users ------------------------------------------------------------------------------------------------------------------- */
+/* --- users -------------------------------------------------------------------------------------------------------- */
 
 /* '@' and '+' are no part of the configuration's names. */
 static char *plain_name(struct config_arena *arena, const char *user, const char *more)
@@ -280,7 +280,7 @@ static void make_users(struct compose *c, struct config_parser *p)
 	}
 }
 
-/* --- who enters where --------------------------------------------------------------------------------------------------------- */
+/* --- who enters where --------------------------------------------------------------------------------------------- */
 
 struct entries { size_t *user, *node; size_t n, room; bool failed; };
 
@@ -373,7 +373,7 @@ out:
 	free(last);
 }
 
-/* --- groups ------------------------------------------------------------------------------------------------------------------- */
+/* --- groups ------------------------------------------------------------------------------------------------------- */
 
 static const struct yaml_node *base_of(struct compose *c, const struct domain_node *node)
 {
@@ -408,7 +408,7 @@ static void make_bases(struct compose *c)
 	json_decref(known);
 }
 
-/* --- objectives ---------------------------------------------------------------------------------------------------------------- */
+/* --- objectives --------------------------------------------------------------------------------------------------- */
 
 const struct yaml_node *compose_probe(struct config_arena *arena, const struct domain_objective *o, const struct domain_way *way)
 {

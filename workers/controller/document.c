@@ -8,7 +8,7 @@
 
 enum { GROUPS, NODES, USERS, CLUSTERS };
 
-/* --- look-ups ------------------------------------------------------------------------------------------------------------ */
+/* --- look-ups ----------------------------------------------------------------------------------------------------- */
 
 struct named { const char *name; size_t i; };
 
@@ -82,7 +82,7 @@ static void *make_index(struct config_parser *p, const char *key, const void *ba
 	return v;
 }
 
-/* --- shares -------------------------------------------------------------------------------------------------------------- */
+/* --- shares ------------------------------------------------------------------------------------------------------- */
 
 /* "5", "10%", "2.5%" */
 static bool read_share(const char *text, struct domain_share *out)
@@ -117,11 +117,12 @@ static void share(struct config_parser *p, const struct yaml_node *map, const ch
 	if (!text || (read_share(text, out) && (out->percent || !percent)))
 		return;
 	size_t mark = config_enter(p, key);
-	config_error(p, at ? at : map, "\"%.40s\" is no share; expected %s", text, percent ? "a percentage such as 1%" : "a number or a percentage such as 10%");
+	config_error(p, at ? at : map, "\"%.40s\" is no share; expected %s", text,
+	             percent ? "a percentage such as 1%" : "a number or a percentage such as 10%");
 	config_leave(p, mark);
 }
 
-/* --- fragments ------------------------------------------------------------------------------------------------------------ */
+/* --- fragments ---------------------------------------------------------------------------------------------------- */
 
 /* A fragment of a node's configuration, or NULL. */
 static const struct yaml_node *fragment(struct config_parser *p, const struct yaml_node *map, const char *key)
@@ -228,7 +229,7 @@ static void read_clusters(struct config_parser *p, struct document *d)
 	}
 }
 
-/* --- references ------------------------------------------------------------------------------------------------------------ */
+/* --- references --------------------------------------------------------------------------------------------------- */
 
 typedef ssize_t finder(const struct document *d, const char *name);
 
@@ -300,7 +301,7 @@ static void make_indexes(struct config_parser *p, struct document *d)
 	check_objective_names(p, d);
 }
 
-/* --- the rollout ------------------------------------------------------------------------------------------------------------ */
+/* --- the rollout -------------------------------------------------------------------------------------------------- */
 
 static void check_canary(struct config_parser *p, const struct document *d, struct domain_rollout *r,
                          const struct yaml_node *at)
@@ -358,7 +359,7 @@ static void check_rollout(struct config_parser *p, struct document *d)
 	config_leave(p, mark);
 }
 
-/* --- the document ------------------------------------------------------------------------------------------------------------ */
+/* --- the document ------------------------------------------------------------------------------------------------- */
 
 static void check(struct config_parser *p, struct document *d, const char *domain)
 {

@@ -4,6 +4,7 @@
 #include "workers/controller/compose.h"
 #include "workers/controller/nodes.h"
 #include "workers/controller/objectives.h"
+#include "workers/controller/proposal.h"
 #include "workers/controller/rollout.h"
 
 #include <event2/event.h>
@@ -27,7 +28,7 @@ bool domain_present(void *arg, const char *node)
 	return d->controller->nodes && nodes_status(d->controller->nodes, node) == NODE_ONLINE;
 }
 
-/* --- what configurations follow from ------------------------------------------------------------------------------------------ */
+/* --- what configurations follow from ------------------------------------------------------------------------------ */
 
 static void on_override(void *arg, const struct kv_value *value)
 {
@@ -75,7 +76,7 @@ static void on_rollout(void *arg, const struct kv_value *value)
 	publish_all(d->publish, reason);
 }
 
-/* --- life ---------------------------------------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 /* Whoever begins to lead looks at everything: the one before may have ended in the middle of it. */
 static void on_tick(evutil_socket_t fd, short what, void *arg)
@@ -106,6 +107,7 @@ void domain_free(struct domain *d)
 		return;
 	if (d->tick)
 		event_free(d->tick);
+	proposals_end(d);
 	objectives_free(d->objectives);
 	rollout_free(d->rollout);
 	publish_free(d->publish);

@@ -7,12 +7,15 @@
 #include "workers/controller/publish.h"
 #include "workers/controller/versions.h"
 
+struct proposal;
+
 struct domain {
 	struct controller *controller;
 	struct versions *versions;
 	struct publish *publish;
 	struct rollout *rollout;
 	struct objectives *objectives;
+	struct proposal *proposals;   /* on trial */
 	struct event *tick;
 	json_t *revoked;              /* node -> entry of identity.revoked, as last composed with */
 	bool leads, stopped;

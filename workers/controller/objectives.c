@@ -25,7 +25,7 @@ struct objectives {
 	uint64_t round;
 };
 
-/* --- what is measured -------------------------------------------------------------------------------------------------------------- */
+/* --- what is measured --------------------------------------------------------------------------------------------- */
 
 static json_t *value_of(struct kv *kv, const char *prefix, const char *name, uint64_t *revision)
 {
@@ -135,7 +135,7 @@ static json_t *ways_json(const struct domain_objective *o, const struct way_meas
 	return list;
 }
 
-/* --- steering ------------------------------------------------------------------------------------------------------------------------ */
+/* --- steering ----------------------------------------------------------------------------------------------------- */
 
 static struct memory *memory_of(struct objectives *os, const char *name)
 {
@@ -280,7 +280,7 @@ static void on_steer(void *arg, const struct kv_value *value)
 	version_release(v);
 }
 
-/* --- what is shown ------------------------------------------------------------------------------------------------------------------- */
+/* --- what is shown ------------------------------------------------------------------------------------------------ */
 
 static const char *state_name(const struct domain_objective *o, const struct way_measure *m)
 {
@@ -324,7 +324,7 @@ json_t *objectives_json(struct domain *d, const char *name)
 	return name ? one : json_pack("{s:o}", "objectives", list);
 }
 
-/* --- life ---------------------------------------------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 struct objectives *objectives_new(struct domain *domain)
 {

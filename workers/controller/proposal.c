@@ -19,6 +19,7 @@
 #define ATTEMPTS 5
 
 struct proposal {
+	struct proposal *next, **at;      /* of the domain's list */
 	struct domain *domain;
 	char *text, *author, *comment;
 	bool dry_run, at_once;
@@ -48,6 +49,9 @@ json_t *proposal_error(const char *code, json_t *details, const char *format, ..
 
 static void proposal_free(struct proposal *p)
 {
+	*p->at = p->next;
+	if (p->next)
+		p->next->at = p->at;
 	version_release(p->version);
 	free(p->text);
 	free(p->author);
@@ -73,6 +77,14 @@ void proposal_forget(struct proposal *p)
 	p->done = NULL;
 }
 
+void proposals_end(struct domain *domain)
+{
+	for (struct proposal *p; (p = domain->proposals);) {
+		sweep_free(p->sweep);
+		answer(p, 503, proposal_error("stopping", NULL, "the controller stops"));
+	}
+}
+
 static json_t *lines(char *const *v, size_t n)
 {
 	json_t *list = json_array();
@@ -84,7 +96,7 @@ static json_t *lines(char *const *v, size_t n)
 	return list;
 }
 
-/* --- what changes ---------------------------------------------------------------------------------------------------------------- */
+/* --- what changes ------------------------------------------------------------------------------------------------- */
 
 /* A difference that another node has too is told once: same_as names the first. */
 static void add_change(struct proposal *p, const char *node, const char *kind, const char *diff)
@@ -130,7 +142,7 @@ static void on_composed(void *arg, const struct sweep_target *target, const char
 	free(diff);
 }
 
-/* --- keeping it ------------------------------------------------------------------------------------------------------------------ */
+/* --- keeping it --------------------------------------------------------------------------------------------------- */
 
 static json_t *result(struct proposal *p, const json_t *plan)
 {
@@ -216,6 +228,7 @@ static void on_swept(void *arg, struct config_report *report)
 	struct proposal *p = arg;
 	json_t *warnings = lines(report->warnings, report->n_warnings);
 
+	p->sweep = NULL;
 	json_array_extend(p->warnings, warnings);
 	json_decref(warnings);
 	if (report->n_errors)
@@ -227,7 +240,7 @@ static void on_swept(void *arg, struct config_report *report)
 		keep(p);
 }
 
-/* --- the beginning ----------------------------------------------------------------------------------------------------------------- */
+/* --- the beginning ------------------------------------------------------------------------------------------------ */
 
 struct targets { struct sweep_target *v; size_t n, room; struct version *version; };
 
@@ -310,6 +323,11 @@ struct proposal *proposal_start(struct domain *domain, const struct proposal_req
 	                       .head = head, .head_revision = revision, .version = version_new(head + 1, d),
 	                       .affected = json_array(), .changes = json_array(), .groups = json_object(), .warnings = warnings,
 	                       .done = done, .arg = arg};
+	p->at = &domain->proposals;
+	p->next = domain->proposals;
+	domain->proposals = p;
+	if (p->next)
+		p->next->at = &p->next;
 	if (p->text && p->author && p->version && begin(p))
 		return p;
 	answer(p, 503, proposal_error("memory", NULL, "out of memory"));

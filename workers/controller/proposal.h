@@ -23,6 +23,9 @@ struct proposal *proposal_start(struct domain *domain, const struct proposal_req
 /* Nobody waits for the answer any more: what was begun goes on, done is not called. */
 void proposal_forget(struct proposal *proposal);
 
+/* At the end, once kv is gone: whoever waits for one is told so. */
+void proposals_end(struct domain *domain);
+
 /* {"error": {"code", "message", "details"}}; takes over details (may be NULL). */
 json_t *proposal_error(const char *code, json_t *details, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

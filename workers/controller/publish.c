@@ -51,7 +51,7 @@ static void schedule(struct publish *p, int seconds)
 	event_add(p->soon, &(struct timeval){.tv_sec = seconds});
 }
 
-/* --- what is to be done -------------------------------------------------------------------------------------------------------- */
+/* --- what is to be done ------------------------------------------------------------------------------------------- */
 
 static void mark(struct publish *p, const char *node, const char *reason)
 {
@@ -77,7 +77,7 @@ static const char *reason_for(const json_t *doing, const char *node)
 	return own ? own : all ? all : "";
 }
 
-/* --- the end of a run ---------------------------------------------------------------------------------------------------------- */
+/* --- the end of a run --------------------------------------------------------------------------------------------- */
 
 static void change_free(struct change *c)
 {
@@ -115,7 +115,7 @@ static void failed(struct publish *p, struct change *c, bool at_once)
 	finished(p, c);
 }
 
-/* --- writing ------------------------------------------------------------------------------------------------------------------- */
+/* --- writing ------------------------------------------------------------------------------------------------------ */
 
 static void go_on(struct publish *p);
 
@@ -192,7 +192,7 @@ static void write_batch(struct publish *p)
 	kv_commit(txn, on_written, b);
 }
 
-/* --- signing ------------------------------------------------------------------------------------------------------------------- */
+/* --- signing ------------------------------------------------------------------------------------------------------ */
 
 static void on_signed(void *arg, const char *text, const char *error)
 {
@@ -225,7 +225,7 @@ static void sign(struct publish *p, struct change *c)
 	keeper_ask(p->controller->keeper, "sign", NULL, 0, text, (size_t)n, on_signed, c);
 }
 
-/* --- numbers ------------------------------------------------------------------------------------------------------------------- */
+/* --- numbers ------------------------------------------------------------------------------------------------------ */
 
 static bool have_numbers(const struct publish *p)
 {
@@ -300,7 +300,7 @@ static void go_on(struct publish *p)
 		end_run(p);
 }
 
-/* --- finding what has changed -------------------------------------------------------------------------------------------------- */
+/* --- finding what has changed ------------------------------------------------------------------------------------- */
 
 static void on_composed(void *arg, const struct sweep_target *target, const char *text)
 {
@@ -450,7 +450,7 @@ static void on_soon(evutil_socket_t fd, short what, void *arg)
 		start(p);
 }
 
-/* --- life ---------------------------------------------------------------------------------------------------------------------- */
+/* --- life --------------------------------------------------------------------------------------------------------- */
 
 struct publish *publish_new(struct controller *controller, struct versions *versions)
 {

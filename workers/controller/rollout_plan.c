@@ -11,7 +11,7 @@ static uint64_t number(const json_t *record, const char *key)
 	return (uint64_t)json_integer_value(json_object_get(record, key));
 }
 
-/* --- who runs what ------------------------------------------------------------------------------------------------------------ */
+/* --- who runs what ------------------------------------------------------------------------------------------------ */
 
 void rollout_view_init(struct rollout_view *view, const json_t *record)
 {
@@ -62,7 +62,7 @@ json_t *rollout_in_use(const json_t *record)
 	return list;
 }
 
-/* --- the plan ----------------------------------------------------------------------------------------------------------------- */
+/* --- the plan ----------------------------------------------------------------------------------------------------- */
 
 /* What nodes run that do not run what most do. After a rollout that is done: none. */
 static json_t *exceptions(const json_t *record, uint64_t from)

@@ -110,7 +110,7 @@ json_t *versions_record(struct kv *kv, uint64_t number)
 	return value.revision ? value.json : NULL;
 }
 
-/* --- writing ------------------------------------------------------------------------------------------------------------------ */
+/* --- writing ------------------------------------------------------------------------------------------------------ */
 
 static bool is_in_use(const json_t *in_use, uint64_t number)
 {
@@ -155,7 +155,7 @@ void versions_put(struct kv *kv, struct kv_txn *txn, uint64_t head, uint64_t hea
 	kv_each(kv, PREFIX, drop_old, &dropping);
 }
 
-/* --- history ------------------------------------------------------------------------------------------------------------------ */
+/* --- history ------------------------------------------------------------------------------------------------------ */
 
 struct listing { json_t *list; };
 
