@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import time
 from types import SimpleNamespace
 
@@ -117,6 +118,18 @@ def test_bad_document_is_refused_and_reported(domain):
     controller.publish(5, listener("better"))
     taken(domain, 5)
     assert control(alice)["refused"] is None
+
+
+def test_what_a_worker_refuses_is_tried_once_more(domain):
+    alice, controller = domain.alice, domain.controller
+    with socket.create_server(("127.0.0.1", 0)) as taken_port:
+        doc = {"listeners": [{"name": "taken", "address": f"127.0.0.1:{taken_port.getsockname()[1]}", "accept": "http"}]}
+        controller.publish(1, doc)
+        report = controller.wait_report(lambda r: r["state"] == "rejected")
+        assert report["refused"]["number"] == 1 and "another program" in report["refused"]["errors"][0]
+    assert alice.log().count("it is tried once more") == 1
+    controller.publish(2, doc)
+    taken(domain, 2)
 
 
 def test_only_what_the_domain_signed_for_us_is_believed(domain):

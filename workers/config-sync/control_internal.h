@@ -38,6 +38,7 @@ struct control {
 	struct control_link *poll;
 	uint64_t asked;                        /* CLOCK_MONOTONIC ms of the request under way */
 	struct control_offer offer;
+	uint64_t tried;                        /* the number that failed once although it compiled */
 	struct event *offer_limit;
 	uint64_t bad_number;                   /* what was not believed last; 0: nothing */
 	char bad_why[300];

@@ -75,15 +75,25 @@ static void take_acceptance(struct control *c, const struct ipc_config_outcome *
 	c->errors = NULL;
 }
 
+/* It was not even begun; or it compiled, and a worker did not prepare it, which may have ended for other reasons. */
+static bool may_be_tried_again(const struct control *c, const struct ipc_config_outcome *m)
+{
+	return !m->errors.n || (m->generation && c->tried != c->offer.number);
+}
+
 void control_poll_outcome(struct control *c, const struct ipc_config_outcome *m)
 {
 	event_del(c->offer_limit);
-	if (m->ok)
+	if (m->ok) {
 		take_acceptance(c, m);
-	else if (m->errors.n)
-		take_refusal(c, &m->errors);
-	else                                      /* it was not even begun */
+	} else if (may_be_tried_again(c, m)) {
+		log_warn("controller's configuration not taken", "number=%" PRIu64 " error=%s consequence=%s", c->offer.number,
+		         log_value(m->errors.n ? m->errors.v[0] : "not begun"), log_value("it is tried once more"));
+		c->tried = m->errors.n ? c->offer.number : c->tried;
 		control_after(c->bad_wait, BAD_FIRST_MS);
+	} else {
+		take_refusal(c, &m->errors);
+	}
 	c->offer.id = 0;
 	control_report_now(c);
 	control_poll_start(c);
