@@ -65,10 +65,10 @@ static int allow(int ruleset, const char *path, uint64_t rights)
 	return error;
 }
 
-/* What a role has of the state folder; NULL: nothing, "": all. */
+/* What a role has of the state folder. config-sync opens its store before the sandbox, and can do without: the keys lie beside it. */
 static const char *state_part(enum ipc_role role)
 {
-	return role == IPC_CONFIG_SYNC ? "" : role == IPC_CONTROLLER ? "/controller" : role == IPC_KEEPER ? "/keys" : NULL;
+	return role == IPC_CONTROLLER ? "controller" : role == IPC_KEEPER ? "keys" : NULL;
 }
 
 static int allow_role(int fd, enum ipc_role role, uint64_t handled)
@@ -79,14 +79,13 @@ static int allow_role(int fd, enum ipc_role role, uint64_t handled)
 	if (role == IPC_TUN_BRIDGE)
 		return allow(fd, "/dev/net/tun",
 		             handled & (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_WRITE_FILE | FS_IOCTL_DEV));
-	if (!part)
-		return 0;
-	if (snprintf(path, sizeof(path), "%s%s", state ? state : "", part) >= (int)sizeof(path))
+	if (part && snprintf(path, sizeof(path), "%s/%s", state ? state : "", part) >= (int)sizeof(path))
 		return -ENAMETOOLONG;
-	if (state && *state)
+	if (part && state && *state)
 		error = allow(fd, path, handled & (READ | CHANGE));
 	/* time windows are compiled with their zones (store/config.h) */
-	return error || role == IPC_KEEPER ? error : allow(fd, "/usr/share/zoneinfo", READ);
+	bool zones = role == IPC_CONFIG_SYNC || role == IPC_CONTROLLER;
+	return error || !zones ? error : allow(fd, "/usr/share/zoneinfo", READ);
 }
 
 int sandbox_landlock(enum ipc_role role)

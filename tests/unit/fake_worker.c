@@ -38,6 +38,7 @@ struct fake {
 	unsigned n_held;
 	struct ipc_channel *router;        /* policy's */
 	uint64_t version;                  /* config-sync's */
+	int file;                          /* where it keeps it: opened before the sandbox */
 	char *text, *candidate;
 	uint64_t next;
 };
@@ -149,13 +150,15 @@ static void load_state(struct fake *f)
 	char path[512];
 	size_t length;
 	state_path(path, sizeof(path));
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0 && !fd_read_all(fd, 1 << 20, &f->text, &length)) {
+	f->file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (f->file >= 0 && !fd_read_all(f->file, 1 << 20, &f->text, &length) && !length) {
+		free(f->text);
+		f->text = NULL;
+	}
+	if (f->text) {
 		f->version = strtoull(f->text, NULL, 10);
 		memmove(f->text, strchr(f->text, '\n') + 1, strlen(strchr(f->text, '\n')));
 	}
-	if (fd >= 0)
-		close(fd);
 	f->next = f->version + 1;
 }
 
@@ -206,19 +209,14 @@ static void submit(struct fake *f, const struct ipc_config_submit *m, int fd)
 static void store(struct fake *f, const struct ipc_config_store *m)
 {
 	struct ipc_config_stored answer = {.id = m->id, .generation = m->generation};
-	char path[512];
 	if (!m->refused && f->candidate) {
-		state_path(path, sizeof(path));
 		free(f->text);
 		f->text = strdup(f->candidate);
 		f->version = m->generation;
-		FILE *file = fopen(path, "we");
-		if (!file)
+		if (f->file < 0 || ftruncate(f->file, 0) || lseek(f->file, 0, SEEK_SET))
 			answer.error = "cannot write";
-		else {
-			fprintf(file, "%llu\n%s", (unsigned long long)f->version, f->text);
-			fclose(file);
-		}
+		else
+			dprintf(f->file, "%llu\n%s", (unsigned long long)f->version, f->text);
 	}
 	ipc_send(worker_supervisor(f->worker), IPC_MSG_CONFIG_STORED, &answer, -1);
 }

@@ -107,7 +107,8 @@ static void no_kernel_doors(void)
 
 static void no_files(enum ipc_role role)
 {
-	if (role == IPC_CONFIG_SYNC && !have_landlock) {
+	bool folders = role == IPC_CONFIG_SYNC || role == IPC_CONTROLLER || role == IPC_KEEPER;
+	if (folders && !have_landlock) {
 		dprintf(STDERR_FILENO, "note: no Landlock; %s opens what its user may\n", ipc_role_name(role));
 		return;
 	}
@@ -284,25 +285,73 @@ static void decider_works(void)
 	refused_by_filter(listen(listener, 1), "listen");
 }
 
-static void config_sync_works(void)
+static MDB_env *env;                  /* config-sync's is open before the sandbox */
+
+static void open_store(const char *folder)
 {
 	char path[128];
-	MDB_env *env;
+	snprintf(path, sizeof(path), "%s/%s", state_dir, folder);
+	check(!mkdir(path, 0700) || errno == EEXIST, "mkdir in the folder");
+	check(!mdb_env_create(&env) && !mdb_env_open(env, path, 0, 0600), "LMDB opens");
+}
+
+static void store_works(void)
+{
 	MDB_txn *txn;
 	MDB_dbi dbi = 0;
 	MDB_val key = {1, (void *)(uintptr_t)"k"}, value = {5, (void *)(uintptr_t)"value"};
-	only_sockets(NULL, 0);
-	no_connections();
-	snprintf(path, sizeof(path), "%s/store", state_dir);
-	check(!mkdir(path, 0700) || errno == EEXIST, "mkdir in the state folder");
-	check(!mdb_env_create(&env) && !mdb_env_open(env, path, 0, 0600), "LMDB opens");
 	check(!mdb_txn_begin(env, NULL, 0, &txn) && !mdb_dbi_open(txn, NULL, 0, &dbi), "LMDB transaction");
 	check(!mdb_put(txn, dbi, &key, &value, 0) && !mdb_txn_commit(txn), "LMDB commits");
 	mdb_env_close(env);
+}
+
+/* One's own folder, and none beside it: neither the store nor the keys. */
+static void only_own_folder(const char *own)
+{
+	static const char *const all[] = {".", "store", "controller", "keys"};
+	for (size_t i = 0; i < sizeof(all) / sizeof(*all) && have_landlock; i++) {
+		char path[128], there[128];
+		snprintf(path, sizeof(path), "%s/%s/file.new", state_dir, all[i]);
+		snprintf(there, sizeof(there), "%s/%s/file", state_dir, all[i]);
+		int fd = open(path, O_WRONLY | O_CREAT, 0600);
+		if (strcmp(all[i], own)) {
+			refused(fd, path);
+			continue;
+		}
+		check(fd >= 0 && write(fd, "x", 1) == 1 && !fsync(fd) && !rename(path, there) && !unlink(there), path);
+	}
+}
+
+static void config_sync_works(void)
+{
+	only_sockets(NULL, 0);
+	no_connections();
+	store_works();
+	only_own_folder("");
 	if (!access("/usr/share/zoneinfo/UTC", F_OK))
 		check(open("/usr/share/zoneinfo/UTC", O_RDONLY) >= 0, "zoneinfo");
 	if (have_landlock)
 		refused(open("/usr/share/zoneinfo/new", O_WRONLY | O_CREAT, 0600), "write zoneinfo");
+}
+
+static void controller_works(void)
+{
+	only_sockets(NULL, 0);
+	no_connections();
+	open_store("controller");
+	store_works();
+	only_own_folder("controller");
+	check(listen(listener, 5) == 0, "listen");
+	check(accept4(listener, NULL, NULL, SOCK_CLOEXEC) < 0 && errno == EAGAIN, "accept4");
+}
+
+static void keeper_works(void)
+{
+	only_sockets(NULL, 0);
+	no_connections();
+	only_own_folder("keys");
+	refused_by_filter(listen(listener, 5), "listen");
+	libraries();
 }
 
 static void tun_bridge_works(void)
@@ -324,6 +373,8 @@ static void work(enum ipc_role role)
 	case IPC_TELEMETRY: telemetry_works(); break;
 	case IPC_CONFIG_SYNC: config_sync_works(); break;
 	case IPC_TUN_BRIDGE: tun_bridge_works(); break;
+	case IPC_CONTROLLER: controller_works(); break;
+	case IPC_KEEPER: keeper_works(); break;
 	default: decider_works();
 	}
 }
@@ -336,6 +387,8 @@ static pid_t start(enum ipc_role role, void (*body)(enum ipc_role, int), int arg
 	if (child)
 		return child;
 	alarm(60);
+	if (role == IPC_CONFIG_SYNC)
+		open_store("store");
 	int error = sandbox_enter(role);
 	errno = -error;
 	check(!error, "sandbox_enter");
@@ -375,7 +428,7 @@ static void living(enum ipc_role role, int fds)
 }
 
 static const enum ipc_role workers[] = {
-	IPC_TUN_BRIDGE, IPC_TUNNEL, IPC_ROUTER, IPC_POLICY, IPC_TELEMETRY, IPC_CONFIG_SYNC,
+	IPC_TUN_BRIDGE, IPC_TUNNEL, IPC_ROUTER, IPC_POLICY, IPC_TELEMETRY, IPC_CONFIG_SYNC, IPC_CONTROLLER, IPC_KEEPER,
 };
 #define EACH_WORKER(i) for (size_t i = 0; i < sizeof(workers) / sizeof(*workers); i++)
 
@@ -429,6 +482,8 @@ static void filter_alone_closes_files(void **state)
 			setenv("HERMES_LOG_LEVEL", "error", 1);
 			log_open("tester");
 			take_landlock_away();
+			if (workers[i] == IPC_CONFIG_SYNC)
+				open_store("store");
 			errno = -sandbox_enter(workers[i]);
 			check(!errno, "sandbox_enter");
 			refusals(workers[i], 0);
@@ -564,6 +619,13 @@ static int set_up(void **state)
 		return -1;
 	if (!mkdtemp(state_dir))
 		return -1;
+	static const char *const folders[] = {"store", "controller", "keys"};
+	for (size_t i = 0; i < sizeof(folders) / sizeof(*folders); i++) {
+		char path[128];
+		snprintf(path, sizeof(path), "%s/%s", state_dir, folders[i]);
+		if (mkdir(path, 0700))
+			return -1;
+	}
 	snprintf(forbidden, sizeof(forbidden), "%s.txt", state_dir);
 	close(open(forbidden, O_CREAT | O_WRONLY, 0644));
 	setenv("HERMES_STATE_DIR", state_dir, 1);
@@ -578,15 +640,18 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
 	(void)state;
-	static const char *const left[] = {"store/data.mdb", "store/lock.mdb"};
+	static const char *const left[] = {"store/data.mdb", "store/lock.mdb", "controller/data.mdb", "controller/lock.mdb"};
+	static const char *const folders[] = {"store", "controller", "keys"};
 	char path[128];
 	int gone = unlink(forbidden);         /* still there: no role could remove it */
-	for (size_t i = 0; i < 2; i++) {
+	for (size_t i = 0; i < sizeof(left) / sizeof(*left); i++) {
 		snprintf(path, sizeof(path), "%s/%s", state_dir, left[i]);
 		unlink(path);
 	}
-	snprintf(path, sizeof(path), "%s/store", state_dir);
-	rmdir(path);
+	for (size_t i = 0; i < sizeof(folders) / sizeof(*folders); i++) {
+		snprintf(path, sizeof(path), "%s/%s", state_dir, folders[i]);
+		rmdir(path);
+	}
 	rmdir(state_dir);
 	return gone;
 }
