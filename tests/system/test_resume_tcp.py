@@ -12,6 +12,7 @@ import time
 import pytest
 
 import hermes
+import rawh2
 import servers
 from hermes import free_port, wait_for
 from numbered import Relay
@@ -31,7 +32,7 @@ class Service:
 
     def __init__(self, blocks=16, pause=0.0, hold=False):
         self.blocks, self.pause = blocks, pause
-        self.taken, self.broken, self.sockets = [], [], []
+        self.taken, self.broken, self.sockets, self.count = [], [], [], 0
         self.release = threading.Event()
         if not hold:
             self.release.set()
@@ -56,6 +57,7 @@ class Service:
             while data := s.recv(MIB):
                 digest.update(data)
                 n += len(data)
+                self.count += len(data)
         except OSError as e:
             self.broken.append(e)
             return
@@ -83,12 +85,12 @@ class Service:
 class Program:
     """Gives `blocks` blocks and the end, and takes to the end, checking each byte. error: what broke it."""
 
-    def __init__(self, port, blocks=16, pause=0.0, expect=16):
+    def __init__(self, port, blocks=16, pause=0.0, expect=16, end=True):
         self.s = socket.create_connection(("127.0.0.1", port), 10)
         self.s.settimeout(100)
         self.blocks, self.pause, self.expect = blocks, pause, expect
         self.error, self.got, self.done = None, 0, threading.Event()
-        self.threads = [threading.Thread(target=t, daemon=True) for t in (self._give, self._take)]
+        self.threads = [threading.Thread(target=t, daemon=True) for t in ([self._give] if end else []) + [self._take]]
         for t in self.threads:
             t.start()
         if expect:
@@ -446,3 +448,124 @@ def test_moved(node, certs):
         wait_for(lambda: service.taken == [sent(100)], message="the service to have all")
         assert len(service.sockets) == 1 and ("tunnel moved" in alice.log() or "tunnel resumed" in alice.log())
         settled(alice, far)
+
+
+def test_another_proxy_in_between(node, certs, tmp_path):
+    """nghttpx passes the offer on, by HTTP/1.1: nobody agrees, and bytes go as they are."""
+    port, middle, far_port = free_port(), free_port(), free_port()
+    crt, key = certs.server("nghttpx", "DNS:ingress.example.net")
+    with Service(pause=0.2) as service:
+        config = far_config(certs, free_port(), service.port)
+        config["listeners"] = [{"name": "plain", "address": f"127.0.0.1:{far_port}", "accept": "http"}]
+        node("ingress", config)
+        proxy = subprocess.Popen(["nghttpx", "--conf=/dev/null", "--http2-proxy", "--workers=1", "--no-ocsp",
+                                  f"--frontend=127.0.0.1,{middle}", f"--backend=127.0.0.1,{far_port}", str(key), str(crt)],
+                                 stdout=open(tmp_path / "nghttpx.log", "wb"), stderr=subprocess.STDOUT)
+        try:
+            hermes.wait_port(middle)
+            config = client_config(certs, port, middle)
+            alice = node("alice", config)
+            program = Program(port, blocks=0, expect=16, end=False)
+            program.s.sendall(block(1000))
+            wait_for(lambda: service.count == 65536, message="the service to have all")
+            assert len(flows(alice)) == 1 and "unacknowledged_bytes" not in flows(alice)[0]
+            program.check()
+        finally:
+            proxy.terminate()
+            proxy.wait(10)
+
+
+# --- by hand: what a client end may say --------------------------------------------------------------------------------------
+
+STREAM, END, ACKNOWLEDGED = 0x28484d03, 0x28484d04, 0x28484d01
+
+
+def capsule(kind, value):
+    return struct.pack(">II", 0x80000000 | kind, 0x80000000 | len(value)) + value
+
+
+def number(n):
+    return struct.pack(">I", 0x80000000 | n)
+
+
+class Client:
+    """The node alice, its client end by hand."""
+
+    def __init__(self, certs, world, out="alice", name="alice"):
+        self.h2 = rawh2.H2(world.overlay, rawh2.client_tls(certs, certs.node(name)), settings=((4, MIB),))
+        self.h2.send(rawh2.window(0, MIB))
+        self.stream = -1
+
+    def connect(self, *tunnel, user="alice"):
+        self.stream += 2
+        field = [("hermes-tunnel", ", ".join(["stream", *tunnel]))] if tunnel else []
+        self.h2.send(self.h2.headers(self.stream, ("user", user), *field, method="CONNECT", authority="service:7", end=False))
+        self.h2.answer(self.stream)
+        self.h2.status(self.stream)
+        return self.h2.heads[self.stream][-1]
+
+    def open(self):
+        head = self.connect("received=0")
+        self.id = head["hermes-tunnel"].split('id="')[1].split('"')[0]
+        return head
+
+    def give(self, data):
+        self.h2.send(rawh2.frame(rawh2.DATA, 0, self.stream, data))
+
+    def got(self, stream=None):
+        self.h2.read()
+        return b"".join(f[3] for f in self.h2.of(rawh2.DATA, stream or self.stream))
+
+
+@pytest.fixture
+def by_hand(world, certs):
+    with Service(blocks=1, hold=False) as service:
+        w = world(service)
+        client = Client(certs, w)
+        client.open()
+        wait_for(lambda: len(client.got()) >= 65536, message="the service's bytes")
+        yield w, service, client
+        client.h2.close()
+
+
+def test_early_bytes_are_plain_to_the_mark(by_hand):
+    w, service, client = by_hand
+    mark = bytes.fromhex(client.id)
+    client.give(b"early " + mark[:3])
+    client.give(mark[:7])
+    client.give(mark[7:] + capsule(STREAM, b"and late") + capsule(END, number(6 + 3 + 8)))
+    want = b"early " + mark[:3] + b"and late"
+    wait_for(lambda: service.taken == [(len(want), hashlib.sha256(want).hexdigest())], message="the service to have all")
+    client.give(capsule(ACKNOWLEDGED, number(65537)))
+    settled(w.far)
+
+
+@pytest.mark.parametrize("lie", ["acknowledged", "ended", "malformed"])
+def test_lies_end_the_tunnel(by_hand, lie):
+    w, service, client = by_hand
+    client.give(bytes.fromhex(client.id))
+    client.give({"acknowledged": capsule(ACKNOWLEDGED, number(1 << 20)), "ended": capsule(END, number(5)),
+                 "malformed": capsule(ACKNOWLEDGED, b"")}[lie])
+    wait_for(lambda: service.broken, message="the service to hear of it")
+    settled(w.far)
+    assert service.taken == []
+
+
+def test_who_may_not_go_on(by_hand, certs):
+    """Another user, another number of bytes than can be, another tunnel: 410; and the tunnel itself lives on."""
+    w, service, client = by_hand
+    client.give(bytes.fromhex(client.id))
+    for tunnel, user in (((f'id="{client.id}"', "received=0"), "bob"), ((f'id="{client.id}"', "received=99999999"), "alice"),
+                         ((f'id="{client.id[:-2]}00"', "received=0"), "alice"), (('id="00"', "received=0"), "alice")):
+        other = Client(certs, w)
+        head = other.connect(*tunnel, user=user)
+        assert head[":status"] == "410" if tunnel[0] != 'id="00"' else "joined" not in head.get("hermes-tunnel", "")
+        other.h2.close()
+    again = Client(certs, w)
+    head = again.connect(f'id="{client.id}"', "received=1")
+    assert head[":status"] == "200" and "joined" in head["hermes-tunnel"] and "from=1" in head["hermes-tunnel"]
+    wait_for(lambda: len(again.got()) >= 65535, message="the bytes again")
+    assert again.got()[8:8 + 65535] == block(0)[1:]
+    again.give(capsule(ACKNOWLEDGED, number(65537)) + capsule(END, number(0)))
+    wait_for(lambda: (0, hashlib.sha256().hexdigest()) in service.taken, message="the service to have its end")
+    again.h2.close()
