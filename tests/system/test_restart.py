@@ -614,3 +614,48 @@ def test_a_device_outlives_a_plain_restart(node, manager):
     assert restart(n).returncode == 0
     assert socket.if_nametoindex("hrst0") == index
     n.stop()
+
+
+# --- how many drain, and who is there at all ---------------------------------------------------------------------------------
+
+@pytest.mark.seconds(180)
+def test_at_most_two_predecessors_drain(node):
+    port = hermes.free_port()
+    with servers.TcpEcho() as echo, contextlib.ExitStack() as connections:
+        n = node("alice", {
+            "node": {"name": "alice", "domain": "example.net", "tunnel_workers": 1, "drain_timeout": "6s"},
+            "listeners": [{"name": "echo", "address": f"127.0.0.1:{port}", "accept": "tcp", "target": "ECHO:7"}],
+            "clusters": [{"name": "echo", "carry": "tcp", "endpoints": [f"127.0.0.1:{echo.port}"]}],
+            "routes": [{"match": {}, "cluster": "echo"}]})
+        most, ended = 0, threading.Event()
+
+        def look():
+            nonlocal most
+            while not ended.is_set():
+                most = max(most, len(n.pids().get("tunnel", [])))
+        looking = threading.Thread(target=look)
+        looking.start()
+        for _ in range(4):
+            s = connections.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+            s.settimeout(10)
+            s.sendall(b"x")
+            assert s.recv(1) == b"x"
+            assert restart(n, "workers", "restart", "tunnel-0").returncode == 0
+        assert len(workers(n)["tunnel-0"]["draining"]) in (1, 2)
+        ended.set()
+        looking.join()
+    # who serves, a successor that starts, and two that drain; while one ends, another may begin
+    assert 3 <= most <= 4
+
+
+def test_roles_come_and_go(node):
+    config = {"node": {"name": "alice", "domain": "example.net", "tunnel_workers": 1}}
+    n = node("alice", config)
+    assert sorted(n.pids()) == sorted(ROLES)
+    n.reload({**config, "roles": {"telemetry": "off", "tun_bridge": "off"}})
+    hermes.wait_for(lambda: sorted(n.pids()) == ["config-sync", "policy", "router", "tunnel"], 20)
+    assert n.admin("status", json=True)["ready"]
+    assert restart(n).returncode == 0
+    assert sorted(n.pids()) == ["config-sync", "policy", "router", "tunnel"]
+    n.reload(config)
+    hermes.wait_for(lambda: sorted(n.pids()) == sorted(ROLES) and n.admin("status", json=True)["ready"], 20)
