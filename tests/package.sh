@@ -34,7 +34,9 @@ next_version() {
 	version=$(dpkg-deb -f "$deb" Version)+next
 	echo "== the next version"
 	mkdir -p "$build"
-	cp -a "$(dirname "$deb")/obj" "$(dirname "$deb")/lib" "$build/"
+	rm -rf "$build"
+	mkdir -p "$build"
+	cp -a "$(dirname "$deb")/obj" "$build/"
 	grep -rl HERMES_VERSION --include='*.c' ipc store supervisor workers | sed "s,.*,$build/obj/&,; s,\.c$,.o," | xargs rm -f
 	make --no-print-directory -s BUILD="$build" VERSION="$version" deb > "$work/next.log" 2>&1 || { tail "$work/next.log" >&2; return 1; }
 	mv "$build"/hermes_*.deb "$root/test/next.deb"
