@@ -358,6 +358,11 @@ struct api *api_new(struct controller *controller, struct event_base *base)
 	return NULL;
 }
 
+void api_set_self(struct api *api, unsigned uid)
+{
+	api->self = uid;
+}
+
 int api_listen(struct api *api, int fd)
 {
 	return http_server_listen(api->server, fd);

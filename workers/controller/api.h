@@ -51,6 +51,8 @@ void api_domain_add(struct api *api);
 /* For main.c, metrics.c. listen: takes over fd, which is bound; 0 or -errno. */
 struct api_counts { uint64_t requests, refused, failed; unsigned connections; };      /* refused: 4xx, failed: 5xx */
 struct api *api_new(struct controller *controller, struct event_base *base);
+/* Whose connections are the tunnel worker's: our own user's; tests say another. */
+void api_set_self(struct api *api, unsigned uid);
 int api_listen(struct api *api, int fd);
 void api_unlisten(struct api *api);
 struct api_counts api_counts(const struct api *api);
