@@ -100,7 +100,7 @@ static void test_shared_addresses(void **state)
 	assert_int_equal(c->datagram_queue, 1 << 20);
 	assert_int_equal(c->datagram_age, 2000);
 	assert_int_equal(c->resume_timeout, 30000);
-	assert_int_equal(c->resume_bytes, 1 << 20);
+	assert_int_equal(c->resume_bytes, 4 << 20);
 	check_round_trips(c);
 	config_free(c);
 	config_report_free(&report);

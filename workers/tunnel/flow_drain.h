@@ -4,7 +4,7 @@
 
 struct tunnel;
 
-/* The worker is to stop. Client ends of UDP and IP tunnels are asked to open them anew, which leads to its successor, before the
+/* The worker is to stop. Client ends of tunnels that can go on are asked to open them anew, which leads to its successor, before the
  * drain is over; far ends whose client ends are away do not wait for them. */
 void flows_drain(struct tunnel *tunnel);
 

@@ -7,7 +7,6 @@
 
 #include "ipc/log.h"
 #include "workers/tunnel/fields.h"
-#include "workers/tunnel/flow_drain.h"
 #include "workers/tunnel/flow_resume.h"
 #include "workers/tunnel/generation.h"
 #include "workers/tunnel/masque.h"
@@ -356,54 +355,6 @@ void way_asked(struct flow *flow)
 	move(flow);
 }
 
-static void relay_move(struct flow *flow)
-{
-	struct going *g = flow->going;
-	struct side *side = &flow->down;
-	if (side->ended)
-		return;
-	say(flow, "tunnel to be moved", "by its client end");
-	if (g->role == GOING_RELAY && !capsule_at_boundary(&g->from.cursor)) {
-		g->move_due = true;
-		return;
-	}
-	capsule_put(&side->held, CAPSULE_HERMES_MOVE, NULL, 0);
-	flow_pump(flow, false);
-}
-
-/* A node's question to its controller, which waits for a new configuration: the drain does not wait with it. */
-static bool control_poll(const struct flow *flow)
-{
-	const struct decision *d = flow->decision;
-	return flow->state == FLOW_STATE_WAITING && !flow->head_sent && flow->method && !strcmp(flow->method, "GET") &&
-	       d && d->cluster && (!strcmp(d->cluster, CONFIG_CONTROL) || !strcmp(d->cluster, CONFIG_CONTROLLER));
-}
-
-void flows_drain(struct tunnel *tunnel)
-{
-	for (struct flow *flow = tunnel->flows, *next; flow; flow = next) {
-		next = flow->next;
-		if (control_poll(flow)) {
-			flow_enter(flow);
-			flow_answer(flow, 204, FLOW_NONE, NULL);     /* nothing new: it asks again, our successor */
-			flow_leave(flow);
-			continue;
-		}
-		const struct going *g = flow->going;
-		bool parked = flow->state == FLOW_STATE_PARKED;
-		if (tunnel->handed && g && g->role == GOING_FAR && g->stream)
-			continue;          /* it goes to the successor yet, or to its end */
-		if (!g || (!parked && (g->role == GOING_CLIENT || g->role == GOING_BOTH || flow->state != FLOW_STATE_STREAMING)))
-			continue;
-		flow_enter(flow);
-		if (parked)
-			flow_end(flow, FLOW_TERMINATED, FLOW_TERMINATED);
-		else
-			relay_move(flow);
-		flow_leave(flow);
-	}
-}
-
 bool way_decided(struct flow *flow, struct decision *decision, bool elsewhere)
 {
 	struct going *g = flow->going;
@@ -415,7 +366,7 @@ bool way_decided(struct flow *flow, struct decision *decision, bool elsewhere)
 		if (g->stream)
 			g->until = now_us() + WAY_US, going_arm(g);
 		decision_unref(decision);
-		relay_move(flow);
+		going_ask_to_move(flow);
 		return true;
 	}
 	if (flow->state != FLOW_STATE_RESUMING && !elsewhere) {

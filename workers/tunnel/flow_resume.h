@@ -106,6 +106,9 @@ bool stream_settled(const struct going *going);
 /* The way is gone. True: it needs no other, since both ends have all; what is left is delivered. */
 bool stream_over(struct flow *flow);
 
+/* flow_drain.c. The client end is to open anew: said to it at the next capsule's end. */
+void going_ask_to_move(struct flow *flow);
+
 /* flow_move.c */
 /* The timer's part. */
 void way_on_timer(struct flow *flow, uint64_t now);
