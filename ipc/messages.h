@@ -236,8 +236,9 @@ enum ipc_fd_rule { IPC_FD_NONE, IPC_FD_ONE, IPC_FD_OPTIONAL };
 
 /* config-sync asks for a change: action "controller" (a document that it has from the controller and keeps for this; version: the
  * controller's number of it) or "rollback" (version: of the store; back to the last confirmed one). The supervisor begins it with a
- * CONFIG_SUBMIT of the same action, version, source and author, and tells by OUTCOME what became of it. */
-#define IPC_FIELDS_config_wanted(F) F(U64, id) F(STR, action) F(U64, version) F(STR, source) F(STR, author)
+ * CONFIG_SUBMIT of the same action, version, source and author, and tells by OUTCOME what became of it. stale: NULL, or, where the
+ * configuration file will not be what is in force any more, why. */
+#define IPC_FIELDS_config_wanted(F) F(U64, id) F(STR, action) F(U64, version) F(STR, source) F(STR, author) F(STR, stale)
 /* ok: generation is in force (unchanged: it was already). Else errors say why not, one per line, as of CONFIG_COMPILED; none: it was not
  * begun, and may be asked for again. */
 #define IPC_FIELDS_config_outcome(F) F(U64, id) F(BOOL, ok) F(BOOL, unchanged) F(U64, generation) F(STRS, errors)

@@ -20,6 +20,7 @@ struct request {
 	pid_t pid;
 	uint64_t id;
 	struct report *report;      /* NULL: it is a change */
+	char *stale;                /* why the file is not in force after it, or NULL */
 	LIST_ENTRY(request) link;
 };
 
@@ -42,6 +43,7 @@ static void request_free(struct request *r)
 	LIST_REMOVE(r, link);
 	r->wanted->open--;
 	report_free(r->report);
+	free(r->stale);
 	free(r);
 }
 
@@ -84,6 +86,11 @@ static void on_changed(void *arg, const struct change_result *result)
 {
 	struct request *r = arg;
 	struct child *child = pool_find_pid(r->wanted->supervisor->pool, r->pid);
+	if (result->ok && r->stale) {
+		free(r->wanted->supervisor->stale);
+		r->wanted->supervisor->stale = r->stale;
+		r->stale = NULL;
+	}
 	if (child)
 		send_outcome(child, r->id, result);
 	request_free(r);
@@ -108,6 +115,7 @@ void wanted_change(struct wanted *w, struct child *child, const struct ipc_confi
 		refuse(child, m->id, !known ? "unknown action" : child->slot->child != child ? "it is being replaced" : "too many");
 		return;
 	}
+	r->stale = m->stale ? strdup(m->stale) : NULL;
 	log_info("change asked for", "action=%s version=%llu author=%s", action, (unsigned long long)m->version,
 	         log_value(request.author));
 	change_submit(w->supervisor->change, &request, -1, on_changed, r);

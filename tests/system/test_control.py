@@ -221,6 +221,10 @@ def test_operators_change_that_cuts_off_is_rolled_back(domain):
     wait_for(lambda: "is rolled back" in alice.log(), 20, message="rollback")
     wait_for(lambda: control(alice)["connected"] and control(alice)["pending"] is None, 20, message="reached again")
     assert alice.admin("config", "show", json=True)["config"].get("policies", []) == []
+    told = alice.admin("status", json=True)["configuration"]
+    assert told["stale"] and "rolled back" in told["stale_reason"]
+    alice.reload(config)
+    assert not alice.admin("status", json=True)["configuration"]["stale"]
 
 
 @pytest.mark.parametrize("victim", ["config-sync", "hermesd"])

@@ -19,13 +19,18 @@
 #define AGAIN_MS 5000u
 #define SELF "config-sync"        /* as a source */
 
-static bool is_controllers(const struct control *c, uint64_t generation)
+static bool is_from(const struct control *c, uint64_t generation, const char *source)
 {
 	struct store_version v = {0};
-	bool is = !store_peek(c->sync->store, generation, &v) && !strcmp(v.source, "controller");
+	bool is = !store_peek(c->sync->store, generation, &v) && !strcmp(v.source, source);
 
 	store_version_clear(&v);
 	return is;
+}
+
+static bool is_controllers(const struct control *c, uint64_t generation)
+{
+	return is_from(c, generation, "controller");
 }
 
 void control_storing(struct control *c, uint64_t generation)
@@ -94,6 +99,9 @@ static void roll_back(struct control *c, uint64_t to)
 	struct ipc_config_wanted m = {.id = ++c->last_id, .action = "rollback", .version = to, .source = SELF,
 	                              .author = "confirmed commit"};
 	uint64_t number = control_number(c);
+
+	if (is_from(c, c->generation, "file"))
+		m.stale = "rolled back: with it no controller was reached";
 
 	log_error("no controller after a change", "generation=%" PRIu64 " number=%" PRIu64 " limit_ms=%u reason=%s consequence=%s to=%" PRIu64,
 	          c->generation, number, c->config->control.confirm, log_value(c->why), log_value("the change is rolled back"), to);
