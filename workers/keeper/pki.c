@@ -244,17 +244,30 @@ int pki_make_domain_key(char **key_text, char **public, char why[static PKI_WHY]
 	return pki_failed(why, "no key of the domain could be made");
 }
 
+/* Thousands of configurations are signed by one key, and OpenSSL takes longer to read it than to sign. */
+static EVP_PKEY *signing_key(const char *text)
+{
+	static EVP_PKEY *key;
+	static char *kept;
+	if (!key || !kept || strcmp(kept, text)) {
+		EVP_PKEY_free(key);
+		pki_wipe(kept);
+		key = pki_read_key(text);
+		kept = strdup(text);
+	}
+	return key;
+}
+
 int pki_sign(const char *key_text, const void *data, size_t length, char **signature, char why[static PKI_WHY])
 {
 	uint8_t bytes[64];
 	size_t n = sizeof(bytes);
-	EVP_PKEY *key = pki_read_key(key_text);
+	EVP_PKEY *key = signing_key(key_text);
 	EVP_MD_CTX *ctx = EVP_MD_CTX_new();
 	bool ok = key && ctx && EVP_PKEY_get_base_id(key) == EVP_PKEY_ED25519 &&
 	          EVP_DigestSignInit(ctx, NULL, NULL, NULL, key) == 1 && EVP_DigestSign(ctx, bytes, &n, data, length) == 1;
 	*signature = ok ? base64(bytes, n) : NULL;
 	EVP_MD_CTX_free(ctx);
-	EVP_PKEY_free(key);
 	return *signature ? 0 : pki_failed(why, "no signature could be made");
 }
 
