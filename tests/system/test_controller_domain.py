@@ -307,6 +307,19 @@ def test_objective(d):
     d.links["carol"].delay = 0
 
 
+def test_another_node_answers(d):
+    """A cluster that names a node believes that node's certificate only, whoever has its address."""
+    space = [{"name": "ann", "nodes": ["alice"], "address_space": {"names": {"VIDEO": {"cluster": "by-bob"}}}}]
+    d.apply(d.document(users=space))
+    d.settle()
+    hermes.wait_for(lambda: d.video() == "bob", 10, message="bob serves")
+    document = d.document(users=space)
+    document["nodes"][1]["address"] = f"127.0.0.1:{d.links['carol'].port}"
+    d.apply(document)
+    d.settle()
+    hermes.wait_for(lambda: d.video() is None, 10, message="nobody serves")
+
+
 def test_removed_node(d):
     """A node that the document does not name any more has nothing."""
     document = d.document()

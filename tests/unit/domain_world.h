@@ -67,6 +67,12 @@ enum node_status nodes_status(struct nodes *nodes, const char *name)
 	return json_object_get(world.present, name) ? NODE_ONLINE : NODE_AWAY;
 }
 
+uint32_t nodes_report_ms(const struct nodes *nodes)
+{
+	(void)nodes;
+	return 100;
+}
+
 static void world_state(void *arg)
 {
 	(void)arg;
@@ -97,6 +103,7 @@ static inline int world_begin(void **state)
 	assert_true(kv_ready(world.controller.kv));
 	domain_start(&world.controller);
 	assert_non_null(world.controller.domain);
+	world.controller.domain->grace = 0;
 	return 0;
 }
 

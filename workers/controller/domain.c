@@ -13,6 +13,8 @@
 #include <string.h>
 #include <time.h>
 
+#define GRACE_MS 10000                /* for connections to be made */
+
 int64_t domain_now(void)
 {
 	struct timespec t;
@@ -26,6 +28,11 @@ bool domain_present(void *arg, const char *node)
 	struct domain *d = arg;
 
 	return d->controller->nodes && nodes_status(d->controller->nodes, node) == NODE_ONLINE;
+}
+
+bool domain_is_fresh(const struct domain *d)
+{
+	return domain_now() - d->leads_since < d->grace;
 }
 
 /* --- what configurations follow from ------------------------------------------------------------------------------ */
@@ -86,6 +93,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	(void)fd, (void)what;
 
 	if (leads && !d->leads) {
+		d->leads_since = domain_now();
 		log_info("leads the domain", "document=%llu", (unsigned long long)versions_head(d->controller->kv, NULL));
 		publish_all(d->publish, "a controller began to lead");
 	}
@@ -123,6 +131,7 @@ void domain_start(struct controller *c)
 	if (!d)
 		return;
 	d->controller = c;
+	d->grace = (int64_t)NODES_AWAY * nodes_report_ms(c->nodes) + GRACE_MS;
 	d->revoked = json_object();
 	kv_each(c->kv, "node/", remember_revoked, d);
 	d->versions = versions_new(c->kv);

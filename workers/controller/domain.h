@@ -19,11 +19,14 @@ struct domain {
 	struct event *tick;
 	json_t *revoked;              /* node -> entry of identity.revoked, as last composed with */
 	bool leads, stopped;
+	int64_t leads_since, grace;   /* ms: whoever begins to lead has to hear of the nodes first */
 };
 
 /* ms of Unix time. */
 int64_t domain_now(void);
 
+/* Whether this controller leads for so short that silence of a node says nothing yet. */
+bool domain_is_fresh(const struct domain *domain);
 /* Whether a node reports. */
 bool domain_present(void *domain, const char *node);
 

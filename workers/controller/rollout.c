@@ -108,7 +108,7 @@ static bool advance(struct domain *d, json_t *record, const struct domain_rollou
 	bool proven = !is_first_of_several(record) || v.away < v.moved;
 	if (v.stop)
 		stop(record, rules, v.reason);
-	else if (is_state(record, "paused"))
+	else if (is_state(record, "paused") || (domain_is_fresh(d) && (v.silent || v.waiting)))
 		changed = false;
 	else if (settled && !ready) {
 		snprintf(v.reason, sizeof(v.reason), "node %s is not ready", v.first_waiting);
