@@ -4,6 +4,7 @@ through it, without a retry of its own, and what arrives is whole."""
 import hashlib
 import os
 import subprocess
+import threading
 import time
 
 import pytest
@@ -63,13 +64,13 @@ class Row:
     def url(self, path, proxy=False):
         return f"http://{self.nginx.address}:{self.nginx.port}{path}" if proxy else f"http://127.0.0.1:{self.proxy + 1}{path}"
 
-    def download(self, path="/big", proxy=False, limit=100):
+    def download(self, path="/big", proxy=False, limit=100, whole=True):
         """Seconds that it took."""
         began = time.monotonic()
         curl = self.curl(self.url(path, proxy), proxy=proxy, limit=limit)
         out, error = curl.communicate()
         assert curl.returncode == 0, error
-        assert hashlib.sha256(out).hexdigest() == self.nginx.big_digest
+        assert not whole or hashlib.sha256(out).hexdigest() == self.nginx.big_digest
         return time.monotonic() - began
 
 
@@ -79,11 +80,70 @@ def row(node, certs, tmp_path):
         yield lambda *args, **options: Row(lab, node, certs, tmp_path, *args, **options)
 
 
+RUNS = int(os.environ.get("OUTAGE_RUNS", "0"))     # of the figures, which take long: ANCHORS.md section 6
+
+
+@pytest.mark.skipif(not RUNS, reason="figures: OUTAGE_RUNS says how many")
 @pytest.mark.seconds(900)
 @pytest.mark.parametrize("plain", [False, True], ids=["nodes", "plain"])
 @pytest.mark.parametrize("size", [1, 5])
-def test_one_link_up_at_a_time(row, size, plain):
-    r = row(size * 1000 * 1000, plain=plain, rate="10mbit", delay=os.environ.get("OUTAGE_DELAY", "1ms"))
+def test_figures(row, size, plain):
+    r = row(size * 1000 * 1000, plain=plain, rate="10mbit", delay="1ms")
     r.take_turns()
-    seconds = [r.download(limit=300) for _ in range(int(os.environ.get("OUTAGE_RUNS", "1")))]
+    seconds = [r.download(limit=300) for _ in range(RUNS)]
     print(f"FIGURE size={size}MB plain={plain} seconds={' '.join(f'{s:.1f}' for s in seconds)}")
+
+
+@pytest.mark.parametrize("proxy", [False, True], ids=["tcp", "connect"])
+def test_one_link_up_at_a_time(row, proxy):
+    """From before the first connection is made, to the end."""
+    r = row(1000 * 1000, rate="10mbit", delay="1ms")
+    r.take_turns()
+    r.download(proxy=proxy)
+
+
+@pytest.mark.seconds(200)
+def test_a_hundred_megabytes(row):
+    r = row(100 * MIB, rate="200mbit", queue="1MiB", delay="1ms")
+    r.download("/index.html", whole=False)
+    r.take_turns("500ms", "1s")
+    r.download(limit=180)
+
+
+def test_upload(row):
+    r = row(1000, rate="50mbit", delay="1ms")
+    path = r.nginx.folder / "up"
+    digest = servers.make_file(path, 5 * MIB)
+    r.take_turns("500ms", "1s")
+    curl = r.curl("-T", str(path), r.url("/up/file"))
+    out, error = curl.communicate()
+    assert curl.returncode == 0, error
+    assert hashlib.sha256((r.nginx.root / "up/file").read_bytes()).hexdigest() == digest
+
+
+def reset_all(space, device):
+    """Every TCP connection that comes in there is answered by a reset; until mended."""
+    space.run("nft", f'add table inet cut; add chain inet cut in {{ type filter hook input priority 0; }}; '
+              f'add rule inet cut in iifname "{device}" meta l4proto tcp reject with tcp reset')
+
+
+def test_links_that_die_by_resets(row):
+    """Each in turn, and a node in the middle is killed."""
+    r = row(40 * MIB, rate="50mbit", delay="1ms")
+    curl = r.curl(r.url("/big"))
+    digest = hashlib.sha256()
+    reader = threading.Thread(target=lambda: [digest.update(d) for d in iter(lambda: curl.stdout.read(65536), b"")])
+    reader.start()
+    time.sleep(1)
+    for i in range(3):
+        reset_all(r.spaces[i + 1], r.links[i].name_b)
+        time.sleep(0.7)
+        r.spaces[i + 1].run("nft", "delete table inet cut")
+        time.sleep(1)
+    r.nodes[1].kill()
+    time.sleep(0.5)
+    r.nodes[1].start()
+    reader.join(100)
+    assert curl.wait(10) == 0, curl.stderr.read()
+    assert digest.hexdigest() == r.nginx.big_digest
+    assert "tunnel resumed" in r.nodes[0].log() and "tunnel joined" in r.nodes[3].log()

@@ -37,8 +37,8 @@ static void absent(void **state)
 static void goes_round(void **state)
 {
 	(void)state;
-	for (unsigned bits = 0; bits < 8; bits++) {
-		struct tunnel_header in = {.present = true, .segments = bits & 1, .has_id = bits & 2, .joined = bits & 4,
+	for (unsigned bits = 0; bits < 16; bits++) {
+		struct tunnel_header in = {.present = true, .segments = bits & 1, .has_id = bits & 2, .joined = bits & 4, .stream = bits & 8,
 		                           .received = bits * 111111111111111ull, .from = bits & 4 ? 4711 : 0}, out;
 		if (in.has_id)
 			memcpy(in.id, id, sizeof(id));

@@ -51,7 +51,7 @@ void tunnel_header_get(const struct head *head, struct tunnel_header *out)
 {
 	*out = (struct tunnel_header){0};
 	if (sf_dictionary(head, TUNNEL_HEADER, member, out))
-		out->present = true;
+		out->present = true, out->from = out->joined ? out->from : 0;
 	else
 		*out = (struct tunnel_header){0};
 }
