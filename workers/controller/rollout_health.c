@@ -108,20 +108,20 @@ static void look_at_health(const char *node, const json_t *report, const json_t 
 	look_at_probes(node, report, rules->probe_loss, v);
 }
 
-static bool listed(const json_t *list, const char *name)
+static json_t *set_of(const json_t *list)
 {
-	for (size_t i = 0; i < json_array_size(list); i++) {
-		const char *other = json_string_value(json_array_get(list, i));
-		if (other && !strcmp(other, name))
-			return true;
-	}
-	return false;
+	json_t *set = json_object();
+
+	for (size_t i = 0; i < json_array_size(list); i++)
+		if (json_is_string(json_array_get(list, i)))
+			json_object_set_new(set, json_string_value(json_array_get(list, i)), json_true());
+	return set;
 }
 
-static void add_away(const json_t *record, const char *node, struct rollout_verdict *v)
+static void add_away(const json_t *away, const char *node, struct rollout_verdict *v)
 {
 	v->away++;
-	if (listed(json_object_get(record, "away"), node))
+	if (json_object_get(away, node))
 		return;
 	v->silent++;
 	v->first_silent = v->first_silent ? v->first_silent : node;
@@ -148,6 +148,7 @@ void rollout_assess(const json_t *record, const struct domain_rollout *rules, st
                     bool (*present)(void *arg, const char *node), void *arg, struct rollout_verdict *v)
 {
 	const json_t *nodes = json_object_get(record, "nodes");
+	json_t *away = set_of(json_object_get(record, "away"));
 	const char *why;
 
 	*v = (struct rollout_verdict){.moved = (size_t)number(record, "moved"), .rejections = json_array()};
@@ -159,7 +160,7 @@ void rollout_assess(const json_t *record, const struct domain_rollout *rules, st
 			is = ROLLOUT_WAITING;     /* it may still go back by itself */
 		switch (is) {
 		case ROLLOUT_REJECTED: add_rejection(node, why, v); break;
-		case ROLLOUT_AWAY: add_away(record, node, v); break;
+		case ROLLOUT_AWAY: add_away(away, node, v); break;
 		case ROLLOUT_WAITING:
 			v->waiting++;
 			v->first_waiting = v->first_waiting ? v->first_waiting : node;
@@ -169,6 +170,7 @@ void rollout_assess(const json_t *record, const struct domain_rollout *rules, st
 			look_at_health(node, report, record, &rules->health, v);
 		}
 	}
+	json_decref(away);
 	judge(&rules->health, v);
 }
 
