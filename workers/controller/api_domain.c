@@ -173,7 +173,8 @@ static void diff(struct api_call *call)
 		return;
 	snprintf(names[0], sizeof(names[0]), "version %" PRIu64, from);
 	snprintf(names[1], sizeof(names[1]), "version %" PRIu64, to);
-	text = diff_unified(names[0], json_string_value(json_object_get(a, "text")), names[1], json_string_value(json_object_get(b, "text")));
+	text = diff_unified(names[0], json_string_value(json_object_get(a, "text")), names[1],
+	                    json_string_value(json_object_get(b, "text")));
 	if (text)
 		api_reply(call->request, 200, json_pack("{s:I, s:I, s:s}", "from", (json_int_t)from, "to", (json_int_t)to, "diff", text));
 	else
@@ -196,8 +197,8 @@ static void roll_back(struct api_call *call)
 		return;
 	json_t *text = json_object_get(record, "text");
 	snprintf(own, sizeof(own), "back to version %lld", (long long)json_integer_value(wanted));
-	propose(call, &(struct proposal_request){.name = "document", .text = json_string_value(text), .length = json_string_length(text),
-	                                         .comment = comment ? comment : own,
+	propose(call, &(struct proposal_request){.name = "document", .text = json_string_value(text),
+	                                         .length = json_string_length(text), .comment = comment ? comment : own,
 	                                         .at_once = json_is_true(json_object_get(call->body, "at_once"))});
 }
 
@@ -311,8 +312,8 @@ static void roles(struct api_call *call)
 
 	snprintf(name, sizeof(name), "%s", role && !strcmp(role, "tun-bridge") ? "tun_bridge" : role ? role : "");
 	if (!overrides_role_ok(name) || !(json_is_boolean(on) || json_is_null(on)))
-		api_error(call->request, 400, "bad-request", "expected {\"role\": \"tun_bridge\" or \"telemetry\", \"on\": true, false, or null: "
-		          "as the document says}");
+		api_error(call->request, 400, "bad-request", "expected {\"role\": \"tun_bridge\" or \"telemetry\", "
+		          "\"on\": true, false, or null: as the document says}");
 	else
 		override(call, "roles", name, json_is_null(on) ? NULL : json_incref(on));
 }
@@ -359,10 +360,12 @@ static void status(struct api_call *call)
 	json_t *document = head ? json_copy(versions_record(c->kv, head)) : NULL;
 
 	json_object_del(document, "text");
-	api_reply(call->request, 200, json_pack("{s:s, s:s, s:s, s:b, s:b, s:o, s:I, s:o, s:o}", "domain", c->config->domain, "node",
-	          c->config->node_name, "store", c->config->controller.etcd.n ? "etcd" : "local", "ready", kv_ready(c->kv), "leads",
-	          kv_leads(c->kv), "document", document ? document : json_null(), "nodes", (json_int_t)kv_count(c->kv, "node/"), "rollout",
-	          brief(c->domain), "publish", publish_status(c->domain->publish)));
+	api_reply(call->request, 200, json_pack(
+		"{s:s, s:s, s:s, s:b, s:b, s:o, s:I, s:o, s:o}",
+		"domain", c->config->domain, "node", c->config->node_name,
+		"store", c->config->controller.etcd.n ? "etcd" : "local", "ready", kv_ready(c->kv), "leads", kv_leads(c->kv),
+		"document", document ? document : json_null(), "nodes", (json_int_t)kv_count(c->kv, "node/"),
+		"rollout", brief(c->domain), "publish", publish_status(c->domain->publish)));
 }
 
 void api_domain_add(struct api *api)

@@ -128,10 +128,11 @@ static json_t *ways_json(const struct domain_objective *o, const struct way_meas
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < o->n_ways && i < WAYS_MAX; i++)
-		json_array_append_new(list, json_pack("{s:s, s:b, s:o, s:o, s:o}", "cluster", o->ways[i].cluster, "known", m[i].known, "rtt_us",
-		                      m[i].known && m[i].loss < 10000 ? json_integer(m[i].rtt_us) : json_null(), "loss_percent",
-		                      m[i].known ? json_real(m[i].loss / 100.0) : json_null(), "met",
-		                      m[i].known ? json_boolean(objective_met(o, &m[i])) : json_null()));
+		json_array_append_new(list, json_pack(
+			"{s:s, s:b, s:o, s:o, s:o}", "cluster", o->ways[i].cluster, "known", m[i].known,
+			"rtt_us", m[i].known && m[i].loss < 10000 ? json_integer(m[i].rtt_us) : json_null(),
+			"loss_percent", m[i].known ? json_real(m[i].loss / 100.0) : json_null(),
+			"met", m[i].known ? json_boolean(objective_met(o, &m[i])) : json_null()));
 	return list;
 }
 
@@ -202,13 +203,14 @@ static void steer(struct objectives *os, struct memory *memory, const struct dom
 	if (!txn)
 		return;
 	snprintf(key, sizeof(key), "steer/%s", o->name);
-	json_t *event = json_pack("{s:I, s:s, s:s, s:s, s:o}", "time", (json_int_t)(now / 1000), "from", o->ways[present].cluster, "to",
-	                          o->ways[choice->way].cluster, "reason", choice->reason, "ways", ways_json(o, m));
+	json_t *event = json_pack("{s:I, s:s, s:s, s:s, s:o}", "time", (json_int_t)(now / 1000), "from",
+	                          o->ways[present].cluster, "to", o->ways[choice->way].cluster, "reason", choice->reason, "ways",
+	                          ways_json(o, m));
 	kv_txn_if(txn, key, revision);
-	kv_txn_put(txn, key, json_pack("{s:s, s:I, s:s, s:s, s:o, s:o}", "choice", o->ways[choice->way].cluster, "since", (json_int_t)(now / 1000),
-	                               "reason", choice->reason, "from", o->ways[present].cluster, "moves",
-	                               appended(json_object_get(before, "moves"), json_integer((json_int_t)now)), "history",
-	                               appended(json_object_get(before, "history"), event)), false);
+	kv_txn_put(txn, key, json_pack("{s:s, s:I, s:s, s:s, s:o, s:o}", "choice", o->ways[choice->way].cluster,
+	                               "since", (json_int_t)(now / 1000), "reason", choice->reason, "from", o->ways[present].cluster,
+	                               "moves", appended(json_object_get(before, "moves"), json_integer((json_int_t)now)),
+	                               "history", appended(json_object_get(before, "history"), event)), false);
 	log_info("objective steered", "name=%s user=%s to=%s reason=%s", o->name, log_value(o->user), o->ways[choice->way].cluster,
 	         log_value(choice->reason));
 	memory->writing = true;
@@ -296,9 +298,10 @@ static json_t *one_json(struct domain *d, const struct document *document, const
 	measure(d, document, o, m);
 	for (size_t i = 0; i < o->services.n; i++)
 		json_array_append_new(services, json_string(o->services.v[i]));
-	out = json_pack("{s:s, s:s, s:o, s:s, s:s, s:O?, s:O?, s:O?}", "name", o->name, "user", o->user, "service", services, "state",
-	                state_name(o, &m[present]), "choice", o->ways[present].cluster, "since", json_object_get(steered, "since"), "reason",
-	                json_object_get(steered, "reason"), "from", json_object_get(steered, "from"));
+	out = json_pack("{s:s, s:s, s:o, s:s, s:s, s:O?, s:O?, s:O?}", "name", o->name, "user", o->user, "service", services,
+	                "state", state_name(o, &m[present]), "choice", o->ways[present].cluster,
+	                "since", json_object_get(steered, "since"), "reason", json_object_get(steered, "reason"),
+	                "from", json_object_get(steered, "from"));
 	json_object_set_new(out, "limit_ms", o->limit ? json_integer(o->limit) : json_null());
 	json_object_set_new(out, "loss_percent", o->loss.n ? json_real(o->loss.n / 100.0) : json_null());
 	json_object_set_new(out, "hold_ms", json_integer(objective_hold(o, json_object_get(steered, "moves"), domain_now())));

@@ -161,8 +161,8 @@ static json_t *plan_of(struct proposal *p, const struct kv_value *record)
 	json_t *plan = rollout_plan(record->revision ? record->json : NULL, p->version->document, p->version->number, p->affected,
 	                            p->at_once, domain_present, p->domain, p->author, p->comment);
 
-	rollout_begin_stage(plan, 0, (size_t)json_integer_value(json_object_get(plan, "moved")), p->domain->controller->kv, domain_present,
-	                    p->domain);
+	rollout_begin_stage(plan, 0, (size_t)json_integer_value(json_object_get(plan, "moved")), p->domain->controller->kv,
+	                    domain_present, p->domain);
 	return plan;
 }
 
@@ -301,8 +301,9 @@ struct proposal *proposal_start(struct domain *domain, const struct proposal_req
 	struct proposal *p;
 
 	if (r->has_base && r->base != head)
-		return fail(done, arg, 409, proposal_error("conflict", NULL, "version %" PRIu64 " is the newest, not %" PRIu64 ": read it first",
-		                                           head, r->base));
+		return fail(done, arg, 409,
+		            proposal_error("conflict", NULL, "version %" PRIu64 " is the newest, not %" PRIu64 ": read it first", head,
+		                           r->base));
 	d = parse(domain, r, &report);
 	json_t *errors = lines(report.errors, report.n_errors), *warnings = lines(report.warnings, report.n_warnings);
 	config_report_free(&report);

@@ -145,9 +145,10 @@ static json_t *want_of(const struct change *c, const json_t *document, bool move
 	const char *comment = json_string_value(json_object_get(document, "comment"));
 	const char *author = moved ? json_string_value(json_object_get(document, "author")) : "controller";
 
-	return json_pack("{s:I, s:I, s:s, s:s, s:I, s:s, s:s, s:s}", "number", (json_int_t)c->number, "version", (json_int_t)c->version,
-	                 "reason", moved && comment && *comment ? comment : c->reason, "author", author ? author : "controller", "time",
-	                 (json_int_t)time(NULL), "text", c->text, "digest", c->digest, "signature", c->signature);
+	return json_pack("{s:I, s:I, s:s, s:s, s:I, s:s, s:s, s:s}", "number", (json_int_t)c->number,
+	                 "version", (json_int_t)c->version, "reason", moved && comment && *comment ? comment : c->reason,
+	                 "author", author ? author : "controller", "time", (json_int_t)time(NULL), "text", c->text,
+	                 "digest", c->digest, "signature", c->signature);
 }
 
 static void put_want(struct publish *p, struct kv_txn *txn, struct change *c)

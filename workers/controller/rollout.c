@@ -287,9 +287,10 @@ json_t *rollout_json(struct domain *d)
 	version = versions_open(d->versions, (uint64_t)number(now.json, "version"), &report);
 	if (version) {
 		rollout_assess(now.json, &version->document->rollout, d->controller->kv, domain_present, d, &v);
-		json_object_set_new(out, "progress", json_pack("{s:I, s:I, s:I, s:I, s:I, s:o}", "accepted", (json_int_t)v.accepted, "waiting",
-		                    (json_int_t)v.waiting, "away", (json_int_t)v.away, "silent", (json_int_t)v.silent, "not_ready",
-		                    (json_int_t)v.not_ready, "rejected", v.rejections));
+		json_object_set_new(out, "progress", json_pack(
+			"{s:I, s:I, s:I, s:I, s:I, s:o}", "accepted", (json_int_t)v.accepted, "waiting", (json_int_t)v.waiting,
+			"away", (json_int_t)v.away, "silent", (json_int_t)v.silent, "not_ready", (json_int_t)v.not_ready,
+			"rejected", v.rejections));
 	}
 	version_release(version);
 	config_report_free(&report);
