@@ -9,10 +9,12 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define FILE_MAX (16u << 20)    /* bytes; hosts files can be large */
@@ -23,6 +25,7 @@ struct entry {
 	char *path, *full;          /* as written; as opened */
 	unsigned roles;             /* who gets it */
 	bool system;                /* resolv.conf, hosts: may be missing, looked at every few seconds */
+	const char *below;          /* the state folder, where it lies in that; else NULL */
 	char *data;                 /* the snapshot; NULL for logs and what is missing */
 	size_t length;
 	int fd;                     /* logs; else -1 */
@@ -108,10 +111,25 @@ static bool is_log(const struct entry *e)
 	return strcmp(e->kind, "log") == 0;
 }
 
-/* Never waits: a FIFO without a writer opens at once, and is refused. */
+/* Never waits: a FIFO without a writer opens at once, and is refused. The state folder is the workers': a link that one of them has put
+ * there is not followed to what they may not read. */
+static int open_content(const struct entry *e)
+{
+	struct open_how how = {.flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH};
+	if (!e->below)
+		return open(e->full, (int)how.flags);
+	int folder = open(e->below, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (folder < 0)
+		return -1;
+	int fd = (int)syscall(SYS_openat2, folder, e->full + strlen(e->below) + 1, &how, sizeof(how)), error = errno;
+	close(folder);
+	errno = error;
+	return fd < 0 && error == ENOSYS ? open(e->full, (int)how.flags | O_NOFOLLOW) : fd;
+}
+
 static int read_content(struct entry *e)
 {
-	int fd = open(e->full, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int fd = open_content(e);
 	int error = fd < 0 || fstat(fd, &e->seen) ? -errno : 0;
 	if (!error && !S_ISREG(e->seen.st_mode))
 		error = S_ISDIR(e->seen.st_mode) ? -EISDIR : -EINVAL;
@@ -164,6 +182,9 @@ static int add(struct files *f, struct set *set, const char *kind, const char *p
 		free(e->full);
 		return -1;
 	}
+	const char *state = f->supervisor->options->state_dir;
+	if (!strncmp(e->full, state, strlen(state)) && e->full[strlen(state)] == '/' && e->full[strlen(state) + 1] != '/')
+		e->below = state;
 	set->n++;
 	return 0;
 }
@@ -289,7 +310,7 @@ static bool changed(const struct entry *e)
 /* What cannot be read now leaves the snapshot as it is. */
 static void reload_entry(struct files *f, struct entry *e)
 {
-	struct entry fresh = {.kind = e->kind, .path = e->path, .full = e->full, .roles = e->roles, .system = e->system,
+	struct entry fresh = {.kind = e->kind, .path = e->path, .full = e->full, .roles = e->roles, .system = e->system, .below = e->below,
 	                      .fd = -1, .copy = -1};
 	if (entry_load(&fresh) && !e->system) {
 		log_error("file kept as it was", "kind=%s error=%s", e->kind, log_value(fresh.error));

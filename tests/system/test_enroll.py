@@ -267,3 +267,17 @@ def test_operators_over_the_network(controller, tmp_path):
         watch.wait()
         controller.admin("nodes", "revoke", "lara")
         assert run_admin("nodes", "list", *way, check=False).returncode == 1
+
+
+def test_links_among_the_keys(controller, tmp_path):
+    """The folder is the workers': what one of them could link there, hermesd does not read for them."""
+    with Machine("mike", tmp_path).enroll(controller) as mike:
+        secret = tmp_path / "secret"
+        secret.write_text((mike.keys / "authorities.crt").read_text())
+        (mike.keys / "authorities.crt").unlink()
+        (mike.keys / "authorities.crt").symlink_to(secret)
+        done = mike.reload(check=False)
+        assert done.returncode == 1 and "symbolic links" in done.stderr, done
+        (mike.keys / "authorities.crt").unlink()
+        secret.rename(mike.keys / "authorities.crt")
+        mike.reload()
