@@ -131,6 +131,6 @@ const struct admin_verb domain_verbs[] = {
 	REST("nodes", "drain", 1, "NAME", "for maintenance: nothing new goes there", NULL, nothing, NULL),
 	REST("nodes", "undrain", 1, "NAME", "use it again", NULL, nothing, NULL),
 	REST("nodes", "scale", 2, "NAME N", "as many tunnel workers; 0: as its document says", NULL, nothing, NULL),
-	REST("nodes", "roles", 3, "NAME ROLE on|off", "run a role there, or not", NULL, nothing, NULL),
+	REST("nodes", "roles", 3, "NAME ROLE on|off|default", "run a role there, or not; default: as the document says", NULL, nothing, NULL),
 };
 const size_t n_domain_verbs = sizeof(domain_verbs) / sizeof(*domain_verbs);

@@ -24,6 +24,8 @@ int rest_error(long status, const char *body)
 	const char *message = json_string_value(json_object_get(error, "message"));
 	for (size_t i = 0; i < json_array_size(details); i++) {
 		const json_t *one = json_array_get(details, i);
+		if (message && json_is_string(one) && strstr(message, json_string_value(one)))
+			continue;                         /* it stands in the message */
 		char *text = json_is_string(one) ? strdup(json_string_value(one)) : json_dumps(one, JSON_COMPACT | JSON_ENCODE_ANY);
 		fprintf(stderr, "%s\n", text ? text : "");
 		free(text);
@@ -154,7 +156,8 @@ static json_t *value_of(const struct rest_field *f, const char *word)
 	case REST_NUMBER: return *word && !*end ? json_integer(number) : NULL;
 	case REST_SECONDS: return seconds < 0 ? NULL : json_integer((json_int_t)seconds);
 	case REST_FLAG: return json_true();
-	case REST_ON_OFF: return !strcmp(word, "on") ? json_true() : !strcmp(word, "off") ? json_false() : NULL;
+	case REST_ON_OFF: return !strcmp(word, "on") ? json_true() : !strcmp(word, "off") ? json_false() :
+	                          !strcmp(word, "default") ? json_null() : NULL;
 	case REST_LIST: return list_of(word);
 	default: return json_string(word);
 	}
@@ -167,7 +170,7 @@ static int use_field(struct parsed *p, const struct rest_field *f, const char *w
 	json_t *value = value_of(f, word);
 	if (!value) {
 		admin_error("%s: \"%s\" is not %s", shown, word, f->kind == REST_NUMBER ? "a number" :
-		            f->kind == REST_SECONDS ? "a time as 30s, 10m, 1h" : "on or off");
+		            f->kind == REST_SECONDS ? "a time as 30s, 10m, 1h" : "on, off or default");
 		return 2;
 	}
 	if (f->query) {

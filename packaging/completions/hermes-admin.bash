@@ -54,7 +54,7 @@ _hermes_admin_words() {
 	nodes) echo "list show watch config revoke renew drain undrain scale roles" ;;
 	"nodes watch"*) echo "--interval" ;;
 	"nodes roles "*" "*" "*) ;;
-	"nodes roles "*" "*) echo "on off" ;;
+	"nodes roles "*" "*) echo "on off default" ;;
 	"nodes roles "*) echo "tun-bridge telemetry" ;;
 	"nodes show" | "nodes config" | "nodes revoke" | "nodes renew" | "nodes drain" | "nodes undrain" | "nodes scale" | "nodes roles")
 		_hermes_admin_names "nodes list" name ;;
