@@ -64,21 +64,26 @@ void config_warning(struct config_parser *p, const struct yaml_node *node, const
 		append(&p->report->warnings, &p->report->n_warnings, line);
 }
 
-static size_t add_path(struct config_parser *p, const char *text)
+/* No printf: every key of every document comes here. */
+static size_t add_path(struct config_parser *p, const char *text, size_t max)
 {
-	size_t mark = p->path_length, room = sizeof(p->path) - mark;
-	int n = snprintf(p->path + mark, room, "%s", text);
+	size_t mark = p->path_length, room = sizeof(p->path) - mark - 1, n = strnlen(text, max);
 
-	p->path_length += (size_t)n < room ? (size_t)n : room - 1;
+	n = n < room ? n : room;
+	memcpy(p->path + mark, text, n);
+	p->path[mark + n] = '\0';
+	p->path_length += n;
 	return mark;
 }
 
 size_t config_enter(struct config_parser *p, const char *key)
 {
-	char text[128];
+	size_t mark = p->path_length;
 
-	snprintf(text, sizeof(text), "%s%.100s", p->path_length ? "." : "", key);
-	return add_path(p, text);
+	if (mark)
+		add_path(p, ".", 1);
+	add_path(p, key, 100);
+	return mark;
 }
 
 size_t config_enter_index(struct config_parser *p, size_t index)
@@ -86,7 +91,7 @@ size_t config_enter_index(struct config_parser *p, size_t index)
 	char text[32];
 
 	snprintf(text, sizeof(text), "[%zu]", index);
-	return add_path(p, text);
+	return add_path(p, text, sizeof(text));
 }
 
 void config_leave(struct config_parser *p, size_t mark)

@@ -102,12 +102,12 @@ static int value_word(struct config_parser *p, const char *const *names, const s
 {
 	char expected[256];
 
+	for (int i = 0; node->kind == YAML_SCALAR && !node->null && names[i]; i++)
+		if (!strcmp(names[i], node->text))
+			return i;
 	name_list(names, expected, sizeof(expected));
 	if (!config_scalar(p, node, expected))
 		return -1;
-	for (int i = 0; names[i]; i++)
-		if (!strcmp(names[i], node->text))
-			return i;
 	config_error(p, node, "\"%.80s\" is not known; expected %s", node->text, expected);
 	return -1;
 }
@@ -174,12 +174,16 @@ static void write_number(uint64_t value, const struct unit *units, char out[32])
 	snprintf(out, 32, "%llu%s", (unsigned long long)(value / best->factor), value ? best->name : "");
 }
 
+/* What is right is taken without a word: most values are, and there are many of them. */
 static bool value_number(struct config_parser *p, const struct config_field *f, const struct unit *units, const char *what,
                          const struct yaml_node *node, uint64_t *out)
 {
 	uint64_t max = f->max ? f->max : f->storage == S_U64 ? INT64_MAX : UINT32_MAX;
 	char low[32], high[32], expected[160];
 
+	if (node->kind == YAML_SCALAR && !node->null && (units != units_none || node->plain) && read_number(node->text, units, out) &&
+	    *out >= f->min && *out <= max)
+		return true;
 	write_number(f->min, units, low);
 	write_number(max, units, high);
 	snprintf(expected, sizeof(expected), "%s from %s to %s", what, low, high);
