@@ -124,7 +124,8 @@ static int open_content(const struct entry *e)
 	int fd = (int)syscall(SYS_openat2, folder, e->full + strlen(e->below) + 1, &how, sizeof(how)), error = errno;
 	close(folder);
 	errno = error;
-	return fd < 0 && error == ENOSYS ? open(e->full, (int)how.flags | O_NOFOLLOW) : fd;
+	/* an old kernel, or a filter around us that does not know it */
+	return fd < 0 && (error == ENOSYS || error == EPERM) ? open(e->full, (int)how.flags | O_NOFOLLOW) : fd;
 }
 
 static int read_content(struct entry *e)
