@@ -89,7 +89,7 @@ def test_tunnels_do_not_idle_out(tunnel):
     _, near, far, answers = tunnel
 
     def flows(node):
-        return [(f["id"], f["state"]) for f in node.admin("flows", "list", json=True)["flows"]]
+        return sorted((f["id"], f["state"]) for f in node.admin("flows", "list", json=True)["flows"])
     for node in (near, far):
         config = json.loads(node.config_file.read_text())
         config["routes"][0]["timeout"] = {"idle": "500ms"}
