@@ -182,7 +182,10 @@ static void begin_h2(struct connection *c)
 	struct transport *transport = c->transport;
 	c->transport = NULL;
 	transport_set_timeout(transport, 0);
+	bool draining = c->bound->tunnel->draining;
 	c->h2 = h2_server_new(c->bound->tunnel, transport, &c->origin, &c->first, connection_free, c);
+	if (draining)
+		h2_drain(c->h2, false);
 }
 
 static void begin_tcp(struct connection *c, const char *target)
@@ -323,6 +326,14 @@ void connection_accept(struct bound *b, int fd, const struct sockaddr_storage *s
 	transport_set_timeout(c->transport, ssl ? l->limits.handshake_timeout : l->limits.header_timeout);
 	if (!ssl && (l->accept == CONFIG_TCP || l->accept == CONFIG_SOCKS5 || l->accept == CONFIG_TRANSPARENT))
 		begin(c);
+}
+
+bool connections_fresh(void)
+{
+	for (const struct connection *c = all; c; c = c->next)
+		if (c->kind == UNKNOWN || (c->kind == H1 && h1_server_fresh(c->h1)) || (c->kind == H2 && h2_noticed(c->h2)))
+			return true;
+	return false;
 }
 
 void connections_drain(void)

@@ -12,5 +12,7 @@ void connection_accept(struct bound *bound, int fd, const struct sockaddr_storag
 void connections_commit(void);
 /* All HTTP connections: finish what they do, take nothing new. */
 void connections_drain(void);
+/* Whether some have not said yet what they want: they just came, and their first request is on its way. */
+bool connections_fresh(void);
 
 #endif

@@ -13,8 +13,10 @@ struct h1_client;
  * gone(arg): the connection is no more. */
 struct h1_server *h1_server_new(struct tunnel *tunnel, struct transport *transport, const struct origin *origin,
                                 struct chunks *first, void (*gone)(void *arg), void *arg);
-/* Finish the exchange under way (Connection: close), then close; idle: close at once. */
+/* Finish the exchange under way, or the first where none has come yet (Connection: close), then close; idle: close at once. */
 void h1_server_drain(struct h1_server *server);
+/* No request has come yet. */
+bool h1_server_fresh(const struct h1_server *server);
 
 struct h1_pool_callbacks {
 	void (*ready)(void *arg);     /* transport up */

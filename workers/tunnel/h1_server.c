@@ -51,7 +51,7 @@ struct h1_server {
 	bool head_request;
 	bool keep;                    /* another request may follow */
 	bool set_aside;               /* bytes after the request wait in the transport */
-	bool draining;
+	bool draining, used;          /* used: the connection had a request */
 };
 
 static const struct leg_ops server_ops;
@@ -436,6 +436,7 @@ static void server_taken(struct leg *leg, size_t bytes)
 static void next_request(struct h1_server *s)
 {
 	s->state = IDLE;
+	s->used = true;
 	s->set_aside = false;
 	s->outstanding = 0;
 	set_deadline(s, limits(s)->idle_timeout);
@@ -521,7 +522,12 @@ void h1_server_drain(struct h1_server *s)
 {
 	s->busy++;
 	s->draining = true;
-	if (s->state == IDLE)
+	if (s->state == IDLE && s->used)
 		end_politely(s);
 	leave(s);
+}
+
+bool h1_server_fresh(const struct h1_server *s)
+{
+	return s->state == IDLE && !s->used;
 }

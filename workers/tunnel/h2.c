@@ -289,6 +289,9 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	h2->busy++;
 	if (h2->ending) {
 		die(h2, FLOW_TERMINATED, "the peer does not take the GOAWAY", false);
+	} else if (h2->noticed && h2->n_streams == 0) {
+		h2->noticed = false;
+		h2_drain(h2, true);
 	} else if (h2->noticed) {
 		h2->noticed = false;
 		nghttp2_submit_goaway(h2->session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(h2->session),
@@ -383,12 +386,18 @@ struct leg *h2_open(struct h2 *h2, struct flow *flow)
 	return &stream->leg;
 }
 
+bool h2_noticed(const struct h2 *h2)
+{
+	return h2->noticed;
+}
+
 void h2_drain(struct h2 *h2, bool now)
 {
 	if (h2->dead)
 		return;
 	h2->closing = true;
-	if (h2->n_streams == 0 || now) {
+	/* a client's first request may be on its way */
+	if (now || (h2->n_streams == 0 && !h2->server)) {
 		nghttp2_session_terminate_session(h2->session, NGHTTP2_NO_ERROR);
 		h2->ending = true;
 		arm(h2, END_MS);

@@ -35,5 +35,7 @@ bool h2_extended_connect(const struct h2 *h2);
 struct leg *h2_open(struct h2 *h2, struct flow *flow);
 /* GOAWAY; ends when its streams have. now: at once. */
 void h2_drain(struct h2 *h2, bool now);
+/* The first of a server's two GOAWAYs went out: what the client sent meanwhile is still taken. */
+bool h2_noticed(const struct h2 *h2);
 
 #endif

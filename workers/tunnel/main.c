@@ -13,6 +13,7 @@
 #include "workers/tunnel/ask.h"
 #include "workers/tunnel/auth.h"
 #include "workers/tunnel/cluster.h"
+#include "workers/tunnel/connection.h"
 #include "workers/tunnel/device.h"
 #include "workers/tunnel/files.h"
 #include "workers/tunnel/flow_drain.h"
@@ -29,6 +30,7 @@
 #include "workers/tunnel/slab.h"
 #include "workers/tunnel/tls.h"
 #include "workers/tunnel/transparent.h"
+#include "workers/tunnel/transport.h"
 #include "workers/tunnel/udp_io.h"
 #include "workers/tunnel/worker_link.h"
 
@@ -36,6 +38,7 @@
 #define FLOWS_LISTED 10000
 #define TICK_MS 1000
 #define DRAIN_CHECK_MS 50
+#define FRESH_MS 1500
 #define FLOW_ID_SHIFT 40          /* a worker's flows are numbered from its index on: below 2^53, for JSON */
 
 struct state {
@@ -45,6 +48,7 @@ struct state {
 	uint64_t table_generation;
 	struct event *tick, *drain;
 	uint64_t drain_until;
+	uint64_t fresh_until;         /* connections that just came may say so long what they want */
 	int64_t buffered;
 };
 
@@ -279,7 +283,8 @@ static void on_drain(evutil_socket_t fd, short what, void *arg)
 {
 	struct state *s = arg;
 	(void)fd, (void)what;
-	if ((s->tunnel.n_flows > 0 || handover_running(&s->tunnel)) && now_us() < s->drain_until)
+	bool busy = s->tunnel.n_flows > 0 || handover_running(&s->tunnel) || transport_unsent();
+	if (busy ? now_us() < s->drain_until : connections_fresh() && now_us() < s->fresh_until)
 		return;
 	records_flush(s->tunnel.records);
 	worker_exit(s->tunnel.worker);
@@ -311,6 +316,7 @@ static void stop(void *arg, unsigned drain_ms)
 		return;
 	s->tunnel.draining = true;
 	s->drain_until = now_us() + (uint64_t)drain_ms * 1000;
+	s->fresh_until = now_us() + (drain_ms < FRESH_MS ? drain_ms : FRESH_MS) * 1000u;
 	probes_stop(s->tunnel.probes);
 	listeners_pause(s->tunnel.listeners);
 	worker_links_drain(s->tunnel.links);

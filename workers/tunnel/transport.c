@@ -40,6 +40,7 @@ struct transport {
 	struct transport *dirty_next, *suspect_next;
 	unsigned timeout_ms;
 	uint64_t progress_us, linger_us;   /* the last byte moved; lingering began */
+	struct transport *linger_next, **linger_link;   /* link NULL: does not linger */
 	/* edge-triggered readiness */
 	bool readable, writable;
 	bool hangup;                  /* FIN is in the queue, behind what is still to be read */
@@ -149,11 +150,41 @@ static void close_fd(evutil_socket_t fd, short what, void *arg)
 	close((int)(intptr_t)arg);
 }
 
+static struct transport *lingering;
+
+static void forget_lingering(struct transport *t)
+{
+	if (!t->linger_link)
+		return;
+	*t->linger_link = t->linger_next;
+	if (t->linger_next)
+		t->linger_next->linger_link = t->linger_link;
+	t->linger_link = NULL;
+}
+
+static void remember_lingering(struct transport *t)
+{
+	t->linger_next = lingering;
+	t->linger_link = &lingering;
+	if (lingering)
+		lingering->linger_link = &t->linger_next;
+	lingering = t;
+}
+
+bool transport_unsent(void)
+{
+	for (const struct transport *t = lingering; t; t = t->linger_next)
+		if (transport_pending(t) > 0)
+			return true;
+	return false;
+}
+
 static void shut(struct transport *t, bool reset)
 {
 	if (t->state == DEAD)
 		return;
 	t->state = DEAD;
+	forget_lingering(t);
 	hop_watch_free(t->watch);
 	t->watch = NULL;
 	event_free(t->event);
@@ -677,6 +708,8 @@ void transport_linger(struct transport *t)
 		return;
 	if (t->state < OPEN)
 		return transport_free(t, false);
+	if (!t->linger_link)
+		remember_lingering(t);
 	t->state = LINGERING;
 	t->callbacks = NULL;
 	t->finish = true;

@@ -54,6 +54,8 @@ void transport_unread(struct transport *transport, struct chunks *chunks);
 void transport_free(struct transport *transport, bool reset);
 /* Writes what waits (until the peer takes nothing for 10 s, at most 2 minutes), then closes; no further callback. */
 void transport_linger(struct transport *transport);
+/* Whether any that lingers has something left to write. */
+bool transport_unsent(void);
 
 /* The connection goes on in another process: nothing is read and written any more. Leaves in out what was to be written, in `in` what
  * was read too far (transport_unread()). Returns the descriptor, which stays the transport's: transport_free() closes it without a
