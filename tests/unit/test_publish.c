@@ -81,6 +81,12 @@ static void test_refused(void **state)
 	assert_string_equal(json_string_value(json_array_get(json_object_get(json_object_get(a.body, "error"), "details"), 0)),
 	                    "document:2:41: node a: log.level: \"loud\" is not known; expected debug, info, warn or error");
 	json_decref(a.body);
+	a = propose_as((struct proposal_request){.text = second, .comment = "\xff"});
+	assert_int_equal(a.status, 422);
+	json_decref(a.body);
+	a = propose_as((struct proposal_request){.text = "domain: \"\xc3\"\n"});
+	assert_int_equal(a.status, 422);
+	json_decref(a.body);
 	a = propose_as((struct proposal_request){.text = second, .has_base = true, .base = 7});
 	assert_int_equal(a.status, 409);
 	json_decref(a.body);

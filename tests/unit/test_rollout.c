@@ -361,6 +361,22 @@ static void test_back_to_an_old_one(void **state)
 	assert_string_equal(text(get("want/", "a"), "text"), "log:\n  level: info\n");
 }
 
+/* A reason of hostile length, cut within a character. */
+static void test_long_reason(void **state)
+{
+	char reason[1400] = "";
+	(void)state;
+
+	begin();
+	apply(DOCUMENT("warn", "canary: [a], " QUICK));
+	expect_moved(2, 1);
+	for (int i = 0; i < 500; i++)
+		strcat(reason, i % 2 ? "\xc3\xa4" : "\xe2\x82\xac");
+	refuse_wanted("a", reason);
+	expect_state("stopped");
+	assert_true(strlen(text(record(), "reason")) > 300);
+}
+
 /* --- the plan alone ----------------------------------------------------------------------------------------------- */
 
 static bool is_there(void *arg, const char *node)
@@ -404,7 +420,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		IN_WORLD(test_stages), IN_WORLD(test_canary_refuses), IN_WORLD(test_stay), IN_WORLD(test_health),
 		IN_WORLD(test_probes_and_readiness), IN_WORLD(test_timeout), IN_WORLD(test_away), IN_WORLD(test_canary_silent),
-		IN_WORLD(test_unconfirmed), IN_WORLD(test_superseded), IN_WORLD(test_operators), IN_WORLD(test_another_controller), IN_WORLD(test_back_to_an_old_one),
+		IN_WORLD(test_unconfirmed), IN_WORLD(test_superseded), IN_WORLD(test_operators), IN_WORLD(test_another_controller), IN_WORLD(test_back_to_an_old_one), IN_WORLD(test_long_reason),
 		cmocka_unit_test(test_plan),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,6 +17,7 @@
 
 #define DIFFS_MAX ((size_t)4 * 1024 * 1024)   /* bytes of differences in an answer */
 #define ATTEMPTS 5
+#define COMMENT_MAX 1000              /* bytes */
 
 struct proposal {
 	struct proposal *next, **at;      /* of the domain's list */
@@ -286,6 +287,15 @@ static struct proposal *fail(proposal_done *done, void *arg, unsigned status, js
 	return NULL;
 }
 
+/* What kv can keep. */
+static bool is_text(const char *text, size_t length, size_t max)
+{
+	json_t *json = length <= max ? json_stringn(text, length) : NULL;
+
+	json_decref(json);
+	return json;
+}
+
 static struct document *parse(struct domain *domain, const struct proposal_request *r, struct config_report *report)
 {
 	const char *name = r->name && *r->name ? r->name : "document";
@@ -304,6 +314,8 @@ struct proposal *proposal_start(struct domain *domain, const struct proposal_req
 		return fail(done, arg, 409,
 		            proposal_error("conflict", NULL, "version %" PRIu64 " is the newest, not %" PRIu64 ": read it first", head,
 		                           r->base));
+	if (!is_text(r->text, r->length, DOCUMENT_TEXT_MAX) || (r->comment && !is_text(r->comment, strlen(r->comment), COMMENT_MAX)))
+		return fail(done, arg, 422, proposal_error("document", NULL, "no text in UTF-8, or too long: the document, or its comment"));
 	d = parse(domain, r, &report);
 	json_t *errors = lines(report.errors, report.n_errors), *warnings = lines(report.warnings, report.n_warnings);
 	config_report_free(&report);

@@ -46,18 +46,13 @@ struct publish {
 	json_t *errors;
 };
 
-static void schedule(struct publish *p, int seconds)
-{
-	event_add(p->soon, &(struct timeval){.tv_sec = seconds});
-}
-
 /* --- what is to be done ------------------------------------------------------------------------------------------- */
 
 static void mark(struct publish *p, const char *node, const char *reason)
 {
 	json_object_set_new(p->dirty, node, json_string(reason));
 	if (!p->running && !p->again && !p->stopped)
-		schedule(p, 0);
+		event_add(p->soon, &(struct timeval){0});
 }
 
 void publish_node(struct publish *p, const char *node, const char *reason)
@@ -97,7 +92,7 @@ static void end_run(struct publish *p)
 	p->running = false;
 	json_object_clear(p->doing);
 	if (p->again || json_object_size(p->dirty))
-		schedule(p, p->again ? RETRY_S : 0);
+		event_add(p->soon, &(struct timeval){.tv_sec = p->again ? RETRY_S : 0});
 }
 
 static void finished(struct publish *p, struct change *c)
@@ -151,17 +146,21 @@ static json_t *want_of(const struct change *c, const json_t *document, bool move
 	                 "digest", c->digest, "signature", c->signature);
 }
 
-static void put_want(struct publish *p, struct kv_txn *txn, struct change *c)
+static bool put_want(struct publish *p, struct kv_txn *txn, struct change *c)
 {
 	char key[80];
 
 	snprintf(key, sizeof(key), "want/%s", c->node);
 	const struct kv_value before = kv_get(p->controller->kv, key);
 	bool moved = !before.revision || (uint64_t)json_integer_value(json_object_get(before.json, "version")) != c->version;
+	json_t *want = want_of(c, versions_record(p->controller->kv, c->version), moved);
+	if (!want)
+		return false;             /* no put without a value: it would delete */
 	kv_txn_if(txn, key, c->revision);
-	kv_txn_put(txn, key, want_of(c, versions_record(p->controller->kv, c->version), moved), false);
+	kv_txn_put(txn, key, want, false);
 	c->state = CHANGE_WRITING;
 	p->ready--;
+	return true;
 }
 
 static void write_batch(struct publish *p)
@@ -172,7 +171,6 @@ static void write_batch(struct publish *p)
 
 	if (!txn) {
 		free(b);
-		p->again = true;
 		for (size_t i = 0; i < p->n; i++)
 			if (p->changes[i]->state == CHANGE_SIGNED)
 				failed(p, p->changes[i], false);
@@ -186,8 +184,10 @@ static void write_batch(struct publish *p)
 		if (c->state != CHANGE_SIGNED || (b->n && bytes + strlen(c->text) > BATCH_BYTES))
 			continue;
 		bytes += strlen(c->text);
-		put_want(p, txn, c);
-		b->changes[b->n++] = c;
+		if (put_want(p, txn, c))
+			b->changes[b->n++] = c;
+		else
+			failed(p, c, false);
 	}
 	p->writing++;
 	kv_commit(txn, on_written, b);
@@ -297,7 +297,7 @@ static void go_on(struct publish *p)
 	}
 	if (p->ready && (p->ready >= BATCH_MAX || (!p->signing && p->at == p->n)))
 		write_batch(p);
-	else if (p->running && p->done == p->n && !p->signing && !p->writing)
+	if (p->running && p->done == p->n && !p->signing && !p->writing)
 		end_run(p);
 }
 

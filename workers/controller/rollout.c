@@ -29,9 +29,19 @@ static bool is_state(const json_t *record, const char *state)
 	return now && !strcmp(now, state);
 }
 
+/* A text that may have been cut within a character. NULL: it is none. */
+static json_t *cut_text(const char *text)
+{
+	json_t *out = NULL;
+
+	for (size_t n = strlen(text), cut = 0; !out && cut < 4 && cut <= n; cut++)
+		out = json_stringn(text, n - cut);
+	return out;
+}
+
 static void set_state(json_t *record, const char *state, const char *reason)
 {
-	json_t *text = reason ? json_string(reason) : NULL;
+	json_t *text = reason ? cut_text(reason) : NULL;
 
 	json_object_set_new(record, "state", json_string(state));
 	json_object_set_new(record, "reason", text ? text : json_null());
