@@ -282,7 +282,7 @@ static void reserve(struct publish *p)
 /* Signs and writes what is left; a batch is full, or all that there is. Entered again from what it starts: callbacks may come at once. */
 static void go_on(struct publish *p)
 {
-	if (!p->running || p->sweep || p->reserving || p->stopped)
+	if (!p->running || p->reserving || p->stopped)
 		return;
 	while (p->at < p->n && p->signing < SIGNING_MAX) {
 		if (p->changes[p->at]->state == CHANGE_FOUND && !have_numbers(p)) {
@@ -295,9 +295,9 @@ static void go_on(struct publish *p)
 		if (!p->running)
 			return;
 	}
-	if (p->ready && (p->ready >= BATCH_MAX || (!p->signing && p->at == p->n)))
+	if (p->ready && (p->ready >= BATCH_MAX || (!p->sweep && !p->signing && p->at == p->n)))
 		write_batch(p);
-	if (p->running && p->done == p->n && !p->signing && !p->writing)
+	if (p->running && !p->sweep && p->done == p->n && !p->signing && !p->writing)
 		end_run(p);
 }
 
@@ -330,10 +330,12 @@ static void on_composed(void *arg, const struct sweep_target *target, const char
 	*c = (struct change){.publish = p, .node = strdup(target->node), .text = strdup(text), .version = target->version->number,
 	                     .revision = want.revision, .reason = reason_for(p->doing, target->node)};
 	memcpy(c->digest, hex, sizeof(hex));
-	if (c->node && c->text)
-		p->changes[p->n++] = c;
-	else
+	if (!c->node || !c->text) {
 		change_free(c);
+		return;
+	}
+	p->changes[p->n++] = c;
+	go_on(p);                                 /* signed and written while others are composed */
 }
 
 static void on_swept(void *arg, struct config_report *report)
