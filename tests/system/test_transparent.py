@@ -167,6 +167,31 @@ def test_unchanged_udp_program(world, place, host):
                 assert s.recv(65536) == b"answer to " + b"x" * size
 
 
+@pytest.mark.parametrize("host", [FAR, FAR6])
+def test_udp_flows_live_on_while_workers_are_replaced(world, host):
+    """Answers come from the address that was asked, before and after; the target sees the same source port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    peers = set()
+
+    def answer(data, peer):
+        peers.add(peer)
+        return b"answer to " + data
+    with Server(world.far, host, answer) as server:
+        with udp_socket(world.desk, family=family) as s:
+            s.connect((host, server.port))
+            for i in range(50):
+                if i % 20 == 10:
+                    for n in (world.alice, world.ingress):
+                        for worker in n.admin("workers", "list", json=True)["workers"]:
+                            if worker["role"] == "tunnel":
+                                before = n.log().count("flows taken over")
+                                n.admin("workers", "restart", worker["name"])
+                                wait_for(lambda: n.log().count("flows taken over") > before, message="the new worker")
+                s.send(b"%d" % i)
+                assert s.recv(100) == b"answer to %d" % i
+    assert len(peers) == 1
+
+
 def test_one_socket_many_targets(world):
     """One client socket talks to several targets: a flow for each, and answers from the right one."""
     servers = [Server(world.far, FAR, lambda data, _, i=i: b"%d:" % i + data) for i in range(5)]
