@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define DRAINING_MAX 2         /* predecessors of one tunnel worker */
+#define HANDOVER_MS 3000       /* a tunnel worker drains so long at least: its flows are to go over */
 #define LINGER_MS 1000         /* what was asked of a worker before its successor was introduced is answered by then */
 
 struct job {
@@ -242,7 +243,7 @@ static void take_place(struct replace *r, struct child *new)
 	snprintf(old->end, sizeof(old->end), "%s", r->current ? r->current->why : "replaced");
 	if (slot->role == IPC_TUNNEL) {
 		join(new, old);
-		child_stop(old, config ? config->drain_timeout : 0);
+		child_stop(old, config && config->drain_timeout > HANDOVER_MS ? config->drain_timeout : HANDOVER_MS);
 	} else {
 		introduce(new);
 		child_retire(old, linger(r, slot->role));
