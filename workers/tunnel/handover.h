@@ -18,8 +18,11 @@
  * open yet; it begins anew. A flow whose record or pieces do not fit ends, and no other.
  *
  * What goes over: UDP listeners' flows (also captured ones), networks of devices, far ends of UDP and IP tunnels, and those of
- * which both ends are here. Not: SOCKS5 UDP (it ends with its TCP connection), tunnels whose other end cannot go on, or that
- * are between two ways at that moment: they drain. */
+ * which both ends are here; TCP tunnels between Hermes ends, with the accepted (accept tcp, socks5, transparent, CONNECT by
+ * HTTP/1.1) or dialled connection. TCP tunnels that are being opened at that moment follow within the drain, as soon as they are.
+ * Not: SOCKS5 UDP (it ends with its TCP connection), connections under TLS and streams of programs' HTTP/2 connections, plain TCP
+ * without a Hermes far end, HTTP requests, tunnels whose other end cannot go on: they drain. Far ends of IP tunnels that cannot go
+ * over end at once, since the successor has the device. */
 #ifndef HERMES_TUNNEL_HANDOVER_H
 #define HERMES_TUNNEL_HANDOVER_H
 
