@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -89,7 +90,7 @@ class Domain:
         data = None if body is None else body if isinstance(body, str) else json.dumps(body)
         conn.request(method, path, data, {"Host": "controller", "Content-Type": kind} if data is not None else {"Host": "controller"})
         answer = conn.getresponse()
-        got = json.loads(answer.read())
+        got = json.loads(answer.read() or "null")
         assert answer.status == status, got
         spec = f"{method} {spec or path.split('?')[0]}"
         schema = SCHEMA["paths"][spec]
@@ -209,6 +210,29 @@ def test_errors(d):
     d.ask("POST", "/v1/nodes/nobody/drain", spec="/v1/nodes/NAME/drain", status=404)
     d.ask("POST", "/v1/nodes/bob/scale", {"tunnel_workers": 1000}, spec="/v1/nodes/NAME/scale", status=400)
     d.ask("POST", "/v1/nodes/bob/roles", {"role": "tunnel", "on": False}, spec="/v1/nodes/NAME/roles", status=400)
+
+
+def test_schema():
+    """Every path of the interface is in the published schema, and no other."""
+    found = set()
+    for source in (hermes.ROOT / "workers/controller").glob("*.c"):
+        for prefix, methods, what in re.findall(r'{"(/(?:v1/|metrics)[^"]*)", "([A-Z ]+)", API_\w+, \w+, ?(NULL|"\w+")}', source.read_text()):
+            for method in methods.split():
+                found.add(f"{method} {prefix.rstrip('/')}" + (f"/NAME/{what[1:-1]}" if what != "NULL" else ""))
+    assert len(found) > 20
+    members = re.compile(r"/(NAME|ID|VERSION)$")
+    published = {members.sub("", p) for p in SCHEMA["paths"]}
+    assert published == found
+    jsonschema.Draft7Validator.check_schema({"definitions": SCHEMA["definitions"]})
+
+
+def test_tokens_and_certificates(d):
+    token = d.ask("POST", "/v1/tokens", {"node": "dave", "lifetime": 60}, status=201)
+    assert token["id"] in [t["id"] for t in d.ask("GET", "/v1/tokens")["tokens"]]
+    d.ask("DELETE", f"/v1/tokens/{token['id']}", spec="/v1/tokens/ID", status=204)
+    assert d.ask("GET", "/v1/tokens")["tokens"] == []
+    assert d.ask("POST", "/v1/nodes/carol/renew", spec="/v1/nodes/NAME/renew") == {"renews": True}
+    assert {n["name"] for n in d.ask("GET", "/v1/nodes")["nodes"]} >= set(d.nodes)
 
 
 def test_canary_refuses(d):
