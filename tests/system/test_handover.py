@@ -178,6 +178,31 @@ def test_several_workers(node, certs):
         nobody_lost_anything(far, alice)
 
 
+def test_several_far_ends(node, certs):
+    """Who goes on does so where it was, of all the endpoints that there are."""
+    port, overlays = free_port(DGRAM), [free_port() for _ in range(3)]
+    with Echo() as echo:
+        fars = []
+        for i, overlay in enumerate(overlays):
+            config = far_config(certs, overlay, echo.port, tunnel_workers=1)
+            config["node"]["name"] = f"ingress-{i}"
+            fars.append(node(f"ingress-{i}", config))
+        config = client_config(certs, port, overlays[0], tunnel_workers=1)
+        config["clusters"][0]["endpoints"] = [f"127.0.0.1:{p}" for p in overlays]
+        alice = node("alice", config)
+        programs = [Numbered(port, rate=200) for _ in range(6)]
+        for p in programs:
+            p.answered(50)
+        for n in (alice, *fars, alice):
+            replace(n)
+        for p in programs:
+            p.answered(100)
+            p.stop()
+            assert len(p.counts) == p.sent and set(p.counts.values()) == {1}
+        assert len(echo.peers) == 6
+        nobody_lost_anything(alice, *fars)
+
+
 def test_a_successor_that_is_replaced_at_once(three):
     """It is told to stop while it still takes over: it passes on what it has."""
     port, echo, nodes = three
