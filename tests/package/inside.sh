@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# Runs as a service in the container of tests/package.sh: installs, starts, uses, reloads, kills, upgrades, stops, purges.
+# Runs as a service in the container of tests/package.sh: installs, starts, uses, reloads, kills, restarts, makes it a controller,
+# upgrades, stops, purges.
 # Each check prints "ok NAME" or "FAILED NAME" with what the command said.
 cd /test || exit 1
 export DEBIAN_FRONTEND=noninteractive
@@ -17,6 +18,8 @@ is() { [ "$("${@:2}" 2>&1)" = "$1" ] || { echo "not $1: $("${@:2}" 2>&1)"; retur
 not() { ! "$@"; }
 prop() { systemctl show -P "$1" hermes; }
 until_is() { for _ in $(seq 150); do is "$@" > /dev/null && return; sleep 0.2; done; is "$@"; }
+pids() { hermes-admin --json workers list | grep -o '"pid":[0-9]*' | cut -d : -f 2; }
+roles() { hermes-admin --json workers list | grep -o '"role":"[^"]*"' | cut -d '"' -f 4 | sort -u | paste -sd ' '; }
 journal() { journalctl -q -u hermes "$@"; }
 # Somebody who asks all the time, until `quiet` comes: prints how many answers were none of 200.
 traffic() {
@@ -45,18 +48,22 @@ check "the default configuration serves, and goes nowhere private" is 403 $proxy
 check "the installed configuration passes the check" hermesd -t
 check "status by the administrator" hermes-admin status --check ready
 check "nobody else may look" not setpriv --reuid=nobody --regid=nogroup --clear-groups hermes-admin status
-is_hermes() { [ "$(ps -o user= -C hermes-tunnel,hermes-router,hermes-policy,hermes-telemetry,hermes-config-sync | sort -u | tr -d ' ')" = hermes ]; }
+is_hermes() { is hermes eval "ps -o user= -p '$(pids | paste -sd ,)' | sort -u | tr -d ' '"; }
 check "workers run as the user hermes" is_hermes
 check "the state is the workers' alone" is "700 hermes" stat -c "%a %U" /var/lib/hermes
 check "the watchdog is on" is 30s prop WatchdogUSec
+check "systemd finds it confined" systemd-analyze security --threshold=35 hermes.service
 check "manual pages, completion, examples are there" ls /usr/share/man/man8/hermesd.8.gz /usr/share/man/man1/hermes-admin.1.gz \
-	/usr/share/man/man5/hermes.yaml.5.gz /usr/share/bash-completion/completions/hermes-admin /usr/share/doc/hermes/examples/exit.yaml
+	/usr/share/man/man5/hermes.yaml.5.gz /usr/share/man/man7/hermes-controller.7.gz /usr/share/man/man7/hermes-metrics.7.gz \
+	/usr/share/bash-completion/completions/hermes-admin /usr/share/doc/hermes/examples/exit.yaml
 
 echo "-- examples"
 mkdir -p examples/tls
 cp /usr/share/doc/hermes/examples/*.yaml examples/
 for name in alice ingress exit ca; do cp tls/certificate examples/tls/$name.crt; cp tls/key examples/tls/$name.key; done
-for file in examples/*.yaml; do check "hermesd -t $file" hermesd -t -c "$file"; done
+for file in examples/*.yaml; do
+	[ $file = examples/domain.yaml ] || check "hermesd -t $file" hermesd -t -c "$file"
+done
 
 echo "-- reload"
 cp $config default.yaml
@@ -89,29 +96,50 @@ check "sandboxes are whole" not grep -i "landlock missing\|not confined\|sandbox
 
 echo "-- processes"
 has_history() { [ "$(hermes-admin --json config history | grep -o '"version":' | wc -l)" -ge 5 ] || { hermes-admin config history; return 1; }; }
-pids() { hermes-admin --json workers list | grep -o '"pid":[0-9]*' | cut -d : -f 2; }
-for pid in $(pids); do
-	name=$(ps -o comm= -p "$pid")
-	kill -9 "$pid"
-	check "$name killed: replaced" until_is 1 bash -c "hermes-admin status --check ready > /dev/null && ! kill -0 $pid 2> /dev/null && echo 1"
-	check "... and serving" until_is 200 $proxy $site
-done
+# Every one of them, with kill -9.
+kill_each() {
+	local pid name
+	for pid in $(pids); do
+		name=$(ps -o comm= -p "$pid")
+		kill -9 "$pid"
+		check "$name killed: replaced" until_is 1 bash -c "hermes-admin status --check ready > /dev/null && ! kill -0 $pid 2> /dev/null && echo 1"
+		check "... and serving" until_is 200 $proxy $site
+	done
+}
+kill_each
 check "the service was not restarted for that" is 0 prop NRestarts
 check "the history is what it was" has_history
 mkdir -p /run/systemd/system/hermes.service.d
 # under cgroup v1 systemd may miss that the last process has gone, and wait for the time limit
 printf '[Service]\nWatchdogSec=3\nTimeoutStopSec=3\n' > /run/systemd/system/hermes.service.d/watchdog.conf
 systemctl daemon-reload
-sed -i 's/^\( *\)endpoints: target$/&\n\1allow_targets: [127.0.0.0\/8]/' $config
-check "reload" systemctl reload hermes
-knocks() { python3 /test/knock.py 12000; }
-knocks > knocked &
+cp $config reachable.yaml
+cat >> $config <<'YAML'
+tunnels:
+  - {name: hermes0, addresses: [10.8.0.1/24]}
+YAML
+sed -i 's/^listeners:/&\n  - {name: local, address: "unix:\/run\/hermes\/local.sock", accept: http}/' $config
+check "reload with a Unix socket and a device" systemctl reload hermes
+check "the fd store keeps sockets and queues" test "$(prop NFileDescriptorStore)" -ge 4
+index() { cat /sys/class/net/hermes0/ifindex; }
+interface=$(index)
+python3 knock.py 12000 > knocked &
 knocker=$!
+python3 knock.py /run/hermes/local.sock > knocked-unix &
+knocker_unix=$!
+pid=$(prop MainPID)
 check "restart" systemctl restart hermes
-check "the fd store keeps sockets" test "$(prop NFileDescriptorStore)" -gt 0
+check "another process" not is "$pid" prop MainPID
 sleep 1
-kill -INT $knocker; wait $knocker
-check "no connection was refused while it restarted ($(cat knocked))" grep -q " 0 refused" knocked
+kill $knocker $knocker_unix; wait $knocker $knocker_unix
+check "no connection was refused while it restarted ($(cat knocked))" grep -q "^[1-9].* 0 refused" knocked
+check "nor at the Unix socket ($(cat knocked-unix))" grep -q "^[1-9].* 0 refused" knocked-unix
+check "the device is the same" is "$interface" index
+check "it serves" is 200 $proxy $site
+check "... at the Unix socket too" is 407 curl -s -o /dev/null -m 10 -w %{http_code} --unix-socket /run/hermes/local.sock $site
+cp reachable.yaml $config
+check "reload without" systemctl reload hermes
+check "the fd store keeps no more than it needs" until_is 1 bash -c '[ "$(systemctl show -P NFileDescriptorStore hermes)" -lt 4 ] && echo 1'
 sleep 5
 check "the watchdog is fed" is 0 prop NRestarts
 kill -STOP "$(prop MainPID)"
@@ -147,25 +175,78 @@ cp good.yaml $config
 check "reload without" systemctl reload hermes
 check "the device is gone" not ip link show hermes0
 
-echo "-- hot restart and upgrade, under traffic"
-sed -i 's/^\( *\)endpoints: target$/&\n\1allow_targets: [127.0.0.0\/8]/' $config
+echo "-- controller"
+keys=/var/lib/hermes/keys
+check "controller init" hermes-admin controller init --domain example.net --name c1 --address 127.0.0.1:9443
+check "a second one changes nothing" not hermes-admin controller init --domain example.net --name c1 --address 127.0.0.1:9443
+check "the configuration is root's" is "644 root root" stat -c "%a %U %G" $config
+check "the keys are the workers' alone" is "700 hermes hermes" stat -c "%a %U %G" $keys
+check "... each of them" is "600 hermes hermes" eval "stat -c '%a %U %G' $keys/*.key | sort -u"
+check "hermesd -t" hermesd -t
+check "systemctl restart" systemctl restart hermes
+check "the roles that it asks for run" is "config-sync controller keeper policy router telemetry tun-bridge tunnel" roles
+check "... as the user hermes" is_hermes
+check "... whose state is theirs alone" is "700 hermes hermes" stat -c "%a %U %G" /var/lib/hermes/controller
+node() { hermes-admin nodes list | awk '$1 == "c1" {print $2}'; }
+check "nodes list: the node has found its own controller" until_is online node
+check "controller status" hermes-admin controller status
+check "a token" grep -q '^hermes1\.' <(hermes-admin controller token create --node alice)
+check "domain.yaml would be taken" hermes-admin controller document check /usr/share/doc/hermes/examples/domain.yaml
+cat > domain.yaml <<'YAML'
+domain: example.net
+nodes:
+  - name: c1
+    config:
+      listeners: [{name: from-the-controller, address: "127.0.0.1:12001", accept: http}]
+YAML
+check "a document" hermes-admin controller document apply domain.yaml --wait
+second="${proxy%12000}12001"
+check "... is in force" is 200 $second $site
+check "... beside what is the machine's own" is 200 $proxy $site
+check "... as config show --origin says" grep -q "from-the-controller" <(hermes-admin config show --origin)
 check "reload" systemctl reload hermes
+kill_each
+check "still the controller's" is 200 $second $site
+check "nodes list" until_is online node
+
+echo "-- hot restart and upgrade, under traffic"
 cp $config good.yaml
 pid=$(prop MainPID)
 version() { hermes-admin --json status | grep -o '"version":"[^"]*"' | head -n 1; }
 before=$(version)
+head -c 4000000 /dev/urandom > big
 traffic &
+asking=$!
+curl -s -o got -m 300 --limit-rate 200k -p -x http://127.0.0.1:12000 ${site}big &
+download=$!
+sleep 1
+pids > pids
 check "workers restart all" hermes-admin workers restart all
+check "... replaced each" not grep -qxFf <(pids) pids
 check "restart" hermes-admin restart
+wait $download
+check "a download that was there came to its end" cmp big got
+check "the upgrade to a hermesd that is broken" eval "dpkg -i broken-hermesd.deb > dpkg.log 2>&1"
+check "... says so" grep "cannot\|crashed" dpkg.log
+check "... and how to go on" grep "what ran before runs on" dpkg.log
+check "... in the journal too" journal --grep "restart refused"
+check "... the one before runs" is "$before" version
+check "the upgrade to a worker that is broken" eval "dpkg -i broken-tunnel.deb > dpkg.log 2>&1"
+check "... says so" grep "tunnel" dpkg.log
+check "... the one before serves" is 200 $proxy $site
 check "dpkg takes the next version" dpkg -i next.deb
 check "... which runs" is active systemctl is-active hermes
 check "... in the same process" is "$pid" prop MainPID
 check "... and is another version" not is "$before" version
-touch quiet; wait $!
+touch quiet; wait $asking
 check "no request failed ($(cat traffic))" served_all
 check "... with the configuration as it was" is 200 $proxy $site
+check "... the controller's too" is 200 $second $site
 check "... which is the file's" cmp good.yaml $config
 check "... and its history" has_history
+check "nodes list" until_is online node
+check "the next document" hermes-admin controller document apply --comment again --wait domain.yaml
+check "the service was not restarted for that" is 0 prop NRestarts
 systemctl stop hermes
 check "stopped, an upgrade" dpkg -i next.deb
 check "... leaves it stopped" not systemctl is-active hermes
