@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -30,6 +31,14 @@ struct worker {
 	unsigned tunnels, tunnels_prepared;
 	bool predecessor;
 };
+
+/* A program that was executed by its descriptor is called by that number. */
+static void take_name(enum ipc_role role)
+{
+	char name[32];
+	snprintf(name, sizeof(name), "hermes-%s", ipc_role_name(role));
+	prctl(PR_SET_NAME, name, 0, 0, 0);
+}
 
 /* There is one; kept here so that no leak checker misses it. volatile: the compiler drops what nobody reads. */
 static struct worker *volatile self;
@@ -203,6 +212,7 @@ struct worker *worker_start(enum ipc_role role, int argc, char **argv, unsigned 
                             const struct worker_callbacks *callbacks, void *arg)
 {
 	struct worker *w = self = calloc(1, sizeof(*w));
+	take_name(role);
 	log_open(ipc_role_name(role));
 	if (!w)
 		fatal("out of memory", "%s", "at=start");

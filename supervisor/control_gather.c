@@ -99,7 +99,8 @@ void ask_workers(struct ask *a, const struct ipc_strs *args)
 			break;
 	}
 	if (!a->n_waiting)
-		lines_addf(&a->errors, "nobody is there to answer: hermesd is still starting");
+		lines_addf(&a->errors, a->control->supervisor->state == SUPERVISOR_BOOTING ? "nobody is there to answer: hermesd is still starting" :
+		           "nobody is there to answer: %s does not run under this configuration", ipc_role_name(a->verb->role));
 	if (!a->n_waiting || ask_limit(a, ANSWER_LIMIT_MS, on_limit))
 		conclude(a);
 }

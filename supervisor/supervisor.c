@@ -30,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define DRAIN_MAX_MS 60000u     /* systemd kills after 90 s */
@@ -448,6 +449,7 @@ int supervisor_run(const struct options *options)
 	};
 	for (unsigned role = 0; role < IPC_ROLE_COUNT; role++)
 		s.spawner.kept[role] = -1;
+	prctl(PR_SET_NAME, "hermesd", 0, 0, 0);      /* one that was executed by its descriptor is called by that number */
 	own_descriptors(&s);
 	find_program(&s);
 	guard_arm(options, s.program);
