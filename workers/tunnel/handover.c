@@ -221,7 +221,7 @@ static void on_walk(evutil_socket_t fd, short what, void *arg)
 		struct flow *flow = h->cursor;
 		flow_enter(flow);
 		hand_over(h, flow);
-		set_cursor(h, flow->next);
+		set_cursor(h, flow->prev);
 		flow_leave(flow);
 	}
 	if (!h->to || !h->cursor)
@@ -248,7 +248,11 @@ static void begin(struct handover *h)
 	h->state = HANDOVER_WALKING;
 	h->walk_began = now_us();
 	h->tunnel->handed = true;
-	set_cursor(h, h->tunnel->flows);
+	/* the oldest first: of tunnels that hold an address together the successor, too, takes the last for the youngest (ip_pool.h) */
+	struct flow *oldest = h->tunnel->flows;
+	while (oldest && oldest->next)
+		oldest = oldest->next;
+	set_cursor(h, oldest);
 	arm(h->walk, 0);
 }
 
