@@ -215,6 +215,27 @@ static void test_history(void **state)
 	config_report_free(&report);
 }
 
+/* The oldest go, but for those that a rollout still refers to. */
+static void test_old_ones_go(void **state)
+{
+	char key[24];
+	(void)state;
+
+	for (int i = 1; i <= 205; i++) {
+		snprintf(key, sizeof(key), "%010d", i);
+		put("document/", key, json_pack("{s:i, s:s}", "version", i, "text", first));
+	}
+	put("document-head", "", json_pack("{s:i}", "version", 205));
+	put("rollout", "", json_pack("{s:i, s:i, s:{s:i}, s:s, s:[s], s:i}", "version", 205, "from", 204, "before", "a", 2, "state",
+	                             "stopped", "nodes", "a", "moved", 0));
+	assert_int_equal(apply(second), 206);
+	assert_int_equal(kv_count(world.controller.kv, "document/"), 201);
+	assert_null(get("document/", "0000000001"));
+	assert_non_null(get("document/", "0000000002"));
+	assert_null(get("document/", "0000000006"));
+	assert_non_null(get("document/", "0000000007"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -228,6 +249,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_many, world_begin, world_end),
 		cmocka_unit_test_setup_teardown(test_stopped, world_begin, world_end),
 		cmocka_unit_test_setup_teardown(test_history, world_begin, world_end),
+		cmocka_unit_test_setup_teardown(test_old_ones_go, world_begin, world_end),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -361,6 +361,27 @@ static void test_back_to_an_old_one(void **state)
 	assert_string_equal(text(get("want/", "a"), "text"), "log:\n  level: info\n");
 }
 
+/* Once more, after what was in the way is gone. */
+static void test_resumed(void **state)
+{
+	(void)state;
+	begin();
+	apply(DOCUMENT("warn", "canary: [c], " QUICK));
+	expect_moved(2, 1);
+	json_int_t refused = number(get("want/", "c"), "number");
+	refuse_wanted("c", "port taken");
+	expect_state("stopped");
+	expect_moved(2, 0);
+	accept_wanted("c", NULL);
+	assert_int_equal(act("resume"), 0);
+	expect_moved(2, 1);
+	assert_true(number(get("want/", "c"), "number") > refused);
+	accept_wanted("c", NULL);
+	expect_moved(2, 8);
+	accept_all(2);
+	expect_state("done");
+}
+
 /* A reason of hostile length, cut within a character. */
 static void test_long_reason(void **state)
 {
@@ -420,7 +441,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		IN_WORLD(test_stages), IN_WORLD(test_canary_refuses), IN_WORLD(test_stay), IN_WORLD(test_health),
 		IN_WORLD(test_probes_and_readiness), IN_WORLD(test_timeout), IN_WORLD(test_away), IN_WORLD(test_canary_silent),
-		IN_WORLD(test_unconfirmed), IN_WORLD(test_superseded), IN_WORLD(test_operators), IN_WORLD(test_another_controller), IN_WORLD(test_back_to_an_old_one), IN_WORLD(test_long_reason),
+		IN_WORLD(test_unconfirmed), IN_WORLD(test_superseded), IN_WORLD(test_operators), IN_WORLD(test_another_controller), IN_WORLD(test_back_to_an_old_one), IN_WORLD(test_long_reason), IN_WORLD(test_resumed),
 		cmocka_unit_test(test_plan),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
