@@ -4,8 +4,8 @@
     control.py                  QUICK=1: 200 nodes, fewer documents
     BENCH_NODES=1000
 
-A real controller node (hermesd with all its workers) on one core; on the other tests/bench/nodes.c: N nodes, each with a certificate
-of the domain and a connection of its own (TLS 1.3, HTTP/2) to the controller node's tunnel worker, doing what config-sync does: long
+A real controller node (hermesd with all its workers), and, held to one core, tests/bench/nodes.c: N nodes, each with a certificate of
+the domain and a connection of its own (TLS 1.3, HTTP/2) to the controller node's tunnel worker, doing what config-sync does: long
 poll, report of what is in force, a report every five seconds. They apply nothing. The clock runs from before `PUT /v1/document` is
 sent until each node has its text, and until its report of it was answered. CPU and memory are the controller's own, beside them those
 of the tunnel worker in front of it."""
@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 import lab
-from lab import BUILD, ENDS, PROXIES, cpu_seconds, pss_kib
+from lab import BUILD, ENDS, cpu_seconds, pss_kib
 
 QUICK = os.environ.get("QUICK") not in (None, "", "0")
 NODES = int(os.environ.get("BENCH_NODES", 200 if QUICK else 1000))
@@ -52,7 +52,6 @@ class Control:
         self.folder, self.hermes = folder, hermes
         self.port = hermes.free_port()
         self.machine = domains.Machine("c1", folder, extra={"control": {"report": f"{REPORT_MS}ms"}, "node": {"tunnel_workers": 1}})
-        self.machine.wrap = lambda command: ["taskset", "-c", str(PROXIES), *command]
         self.machine.init(self.port)
         self.socket = self.machine.folder / "run/controller.sock"
         self.listener = 0

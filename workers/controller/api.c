@@ -358,6 +358,11 @@ struct api *api_new(struct controller *controller, struct event_base *base)
 	return NULL;
 }
 
+struct http_server *api_server(struct api *api)
+{
+	return api->server;
+}
+
 void api_set_self(struct api *api, unsigned uid)
 {
 	api->self = uid;

@@ -285,25 +285,28 @@ static uid_t peer_uid(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) ? (uid_t)-1 : peer.uid;
 }
 
-static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int size, void *arg)
+static void drop_half_made(struct connection *c, int fd)
+{
+	if (c && c->timer)
+		event_free(c->timer);
+	if (c && c->bev)
+		bufferevent_free(c->bev);
+	else
+		close(fd);
+	free(c);
+}
+
+void http_server_take(struct http_server *s, int fd)
 {
 	static const struct timeval write_limit = {.tv_sec = WRITE_S};
-	struct http_server *s = arg;
 	struct connection *c = calloc(1, sizeof(*c));
-	(void)listener, (void)address, (void)size;
 	if (c) {
 		*c = (struct connection){.server = s, .uid = peer_uid(fd)};
 		c->bev = bufferevent_socket_new(s->base, fd, BEV_OPT_CLOSE_ON_FREE);
 		c->timer = evtimer_new(s->base, on_timer, c);
 	}
 	if (!c || !c->bev || !c->timer || !next_request(c)) {
-		if (c && c->timer)
-			event_free(c->timer);
-		if (c && c->bev)
-			bufferevent_free(c->bev);
-		else
-			close(fd);
-		free(c);
+		drop_half_made(c, fd);
 		return;
 	}
 	TAILQ_INSERT_TAIL(&s->connections, c, link);
@@ -315,6 +318,12 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
 	bufferevent_setwatermark(c->bev, EV_READ, 0, AHEAD);
 	bufferevent_set_timeouts(c->bev, NULL, &write_limit);
 	bufferevent_enable(c->bev, EV_READ | EV_WRITE);
+}
+
+static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int size, void *arg)
+{
+	(void)listener, (void)address, (void)size;
+	http_server_take(arg, fd);
 }
 
 static void on_pause_over(evutil_socket_t fd, short what, void *arg)

@@ -39,10 +39,15 @@ typedef size_t http_limit(struct api *api, uid_t uid);
 struct http_server *http_server_new(struct event_base *base, struct api *api, http_limit *limit, http_handle *handle);
 /* Takes over fd, which is bound and listens from now on. 0 or -errno. */
 int http_server_listen(struct http_server *server, int fd);
+/* A connection that came otherwise (tests); takes over fd. */
+void http_server_take(struct http_server *server, int fd);
 /* Serves on what is being answered; accepts nothing more. */
 void http_server_unlisten(struct http_server *server);
 unsigned http_server_connections(const struct http_server *server);
 void http_server_free(struct http_server *server);
+
+/* api.c */
+struct http_server *api_server(struct api *api);
 
 /* The answer to a request, which is done with. type NULL: no body. */
 void http_answer(struct api_request *request, unsigned status, const char *type, const char *body, size_t length);
