@@ -175,6 +175,9 @@ class World:
         self.far = node("ingress", far_config(certs, self.overlay, service.port, **far))
         self.relay = Relay(self.overlay)
         self.config = client_config(certs, self.port, self.relay.port)
+        self.socks = free_port()
+        self.config["listeners"].append({"name": "socks", "address": f"127.0.0.1:{self.socks}", "accept": "socks5",
+                                         "add_headers": {"user": "alice"}})
         self.alice = node("alice", self.config)
 
     @property
@@ -304,12 +307,14 @@ def test_many_at_once(world):
         settled(w.alice, w.far)
 
 
-def test_curl_through_connect(node, certs, world, tmp_path):
-    """A download by real curl through the proxy, which does not retry."""
-    nginx = servers.Nginx(tmp_path / "nginx", big=100 * MIB, extra="limit_rate 40m;")
+@pytest.mark.parametrize("how", ["connect", "socks5"])
+def test_curl_through_a_proxy(world, tmp_path, how):
+    """A download by real curl, which does not retry."""
+    nginx = servers.Nginx(tmp_path / "nginx", big=30 * MIB, extra="limit_rate 15m;")
     with nginx, Service() as service:
         w = world(service)
-        line = ["curl", "-sS", "-x", f"http://{w.proxy}", "-p", "--max-time", "100", f"http://127.0.0.1:{nginx.port}/big"]
+        way = ["-p", "-x", f"http://{w.proxy}"] if how == "connect" else ["-x", f"socks5h://127.0.0.1:{w.socks}"]
+        line = ["curl", "-sS", *way, "--max-time", "100", f"http://127.0.0.1:{nginx.port}/big"]
         curl = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         digest = hashlib.sha256()
         reader = threading.Thread(target=lambda: [digest.update(d) for d in iter(lambda: curl.stdout.read(65536), b"")])
@@ -368,10 +373,13 @@ def reset_comes(s, timeout=20):
             pass
 
 
-def test_the_far_end_is_gone_for_good(world):
+@pytest.mark.parametrize("how", ["tcp", "connect"])
+def test_the_far_end_is_gone_for_good(world, how):
     with Service(blocks=1000, pause=0.05) as service:
         w = world(service)
-        s = socket.create_connection(("127.0.0.1", w.port), 10)
+        s = socket.create_connection(("127.0.0.1", w.port if how == "tcp" else int(w.proxy.rsplit(":", 1)[1])), 10)
+        if how == "connect":
+            s.sendall(b"CONNECT SERVICE:7 HTTP/1.1\r\nHost: SERVICE:7\r\n\r\n")
         assert s.recv(65536)
         w.far.kill()
         w.far.start()
