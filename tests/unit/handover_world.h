@@ -16,6 +16,7 @@
 #include "workers/tunnel/leg_udp.h"
 #include "workers/tunnel/listener_internal.h"
 #include "workers/tunnel/masque.h"
+#include "workers/tunnel/udp_flows.h"
 #include "workers/tunnel/worker_link.h"
 
 #define NUMBERS 4096u
