@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Workers are replaced under traffic: their flows go over to their successors, and nobody at either side notices."""
 import collections
+import contextlib
 import selectors
 import socket
 import struct
@@ -138,6 +139,39 @@ def test_many_flows(three):
     assert len(echo.peers) == 200
     nobody_lost_anything(*nodes.values())
     assert "flows=200" in nodes["alice"].log()
+
+
+def test_flows_that_begin_meanwhile(three):
+    """Programs that ask once, each from a port of its own, 100 a second: all are answered."""
+    port, echo, nodes = three
+    asked, answered, stop = [], set(), threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            s.connect(("127.0.0.1", port))
+            s.send(struct.pack("!I", len(asked)))
+            asked.append(s)
+            time.sleep(0.01)
+
+    def collect():
+        for n, s in enumerate(asked[:]):
+            with contextlib.suppress(BlockingIOError):
+                if n not in answered:
+                    assert struct.unpack("!I", s.recv(100, socket.MSG_DONTWAIT))[0] == n
+                    answered.add(n)
+        return len(answered) == len(asked)
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    for name in ("alice", "ingress", "middle") * 2:
+        replace(nodes[name])
+        time.sleep(0.3)
+    stop.set()
+    thread.join()
+    wait_for(collect, 20, message="all answers")
+    assert set(echo.counts.values()) == {1}
+    for s in asked:
+        s.close()
 
 
 def test_within_one_node(node, certs):

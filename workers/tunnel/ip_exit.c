@@ -7,45 +7,15 @@
 #include <string.h>
 
 #include "ipc/json.h"
-#include "ipc/log.h"
 #include "workers/tunnel/device_internal.h"
 #include "workers/tunnel/flow_internal.h"
 #include "workers/tunnel/generation.h"
-#include "workers/tunnel/handover_parcel.h"
-#include "workers/tunnel/ip_capsule.h"
-#include "workers/tunnel/ip_pool.h"
-#include "workers/tunnel/ip_scope.h"
+#include "workers/tunnel/ip_exit_internal.h"
 #include "workers/tunnel/ip_text.h"
-#include "workers/tunnel/ip_way.h"
-#include "workers/tunnel/leg_ip.h"
 #include "workers/tunnel/masque.h"
-#include "workers/tunnel/resolve.h"
 
 #define ANSWERS (IP_CAPSULE_ENTRIES - IP_ADDRESSES)   /* in one capsule, beside the addresses held */
 
-struct ip_exit {
-	struct ip_leg leg;            /* first */
-	struct ip_exit *prev, *next;  /* of the device */
-	struct tunnel *tunnel;
-	struct device *device;        /* the leg's reference */
-	struct generation *generation;  /* config belongs to it */
-	const struct config_cluster *config;
-	struct ip_way way;
-	struct ip_holder holder;
-	struct own_origin *origin;    /* who came, where the flow outlives the connection */
-	char *user, *client, *cluster, *source, *target;
-	struct head *request;         /* as it came, for a successor */
-	struct config_prefix targets[RESOLVE_ADDRESSES];
-	struct config_prefixes target_list;   /* of targets; n 0: all */
-	int protocol;
-	struct ip_scope *scope;       /* NULL until the target's name is resolved */
-	struct resolve_query *query;
-	struct ip_assigned *answers;  /* to ADDRESS_REQUESTs of what came together */
-	unsigned n_answers, room;
-	bool asked;                   /* the client sends ADDRESS_REQUEST: it has no other addresses than those given */
-	struct event linger;
-	uint64_t last;                /* µs; a packet left for the client */
-};
 
 static struct ip_exit *exit_of(struct ip_leg *leg)
 {
@@ -207,7 +177,7 @@ static void resume(struct ip_way *way)
 
 /* --- the beginning ------------------------------------------------------------------------------------------------ */
 
-static bool make_scope(struct ip_exit *x)
+bool ip_exit_make_scope(struct ip_exit *x)
 {
 	bool all = !x->target;
 	ip_scope_free(x->scope);
@@ -248,7 +218,7 @@ static void on_resolved(void *arg, const struct resolved *resolved, enum flow_er
 	if (!resolved)
 		return fail(x, error, resolve_reason(x->tunnel->resolver));
 	take_addresses(x, resolved);
-	if (!make_scope(x))
+	if (!ip_exit_make_scope(x))
 		return fail(x, FLOW_TARGET_REFUSED, "the target lies outside what is advertised here");
 	respond(x);
 }
@@ -265,7 +235,7 @@ static void on_head(struct ip_leg *leg, const struct head *head, bool end)
 	if (x->query)
 		return;
 	take_addresses(x, &now);
-	if (make_scope(x))
+	if (ip_exit_make_scope(x))
 		respond(x);
 	else
 		fail(x, FLOW_TARGET_REFUSED, "the target lies outside what is advertised here");
@@ -328,55 +298,9 @@ static void on_release(struct ip_leg *leg)
 	free(x);
 }
 
-static struct ip_exit *exit_of_leg(const struct leg *leg)
-{
-	return (struct ip_exit *)leg;
-}
-
-static const char *put_prefix(struct parcel *parcel, const struct config_prefix *prefix)
-{
-	char text[IP_TEXT];
-	return parcel_text(parcel, ip_prefix_text(prefix, text));
-}
-
-static void put_lists(struct ip_exit *x, struct parcel *parcel)
-{
-	const char **targets = parcel_alloc(parcel, (x->target_list.n + 1) * sizeof(*targets));
-	const char **addresses = parcel_alloc(parcel, IP_ADDRESSES * sizeof(*addresses));
-	struct ipc_pair *fields = parcel_alloc(parcel, (x->request->n + 1) * sizeof(*fields));
-	struct in6_addr held[IP_ADDRESSES];
-	unsigned n = ip_pool_held(&x->holder, held, IP_ADDRESSES);
-	for (unsigned i = 0; i < n; i++) {
-		struct config_prefix host = ip_host_prefix(&held[i]);
-		addresses[i] = put_prefix(parcel, &host);
-	}
-	for (size_t i = 0; i < x->target_list.n; i++)
-		targets[i] = put_prefix(parcel, &x->targets[i]);
-	for (unsigned i = 0; i < x->request->n; i++)
-		fields[i] = (struct ipc_pair){x->request->fields[i].name, x->request->fields[i].value};
-	parcel->record.addresses = (struct ipc_strs){addresses, n};
-	parcel->record.targets = (struct ipc_strs){targets, x->target_list.n};
-	parcel->record.exit_headers = (struct ipc_pairs){fields, x->request->n};
-}
-
-static bool on_hand_over(struct ip_leg *leg, struct parcel *parcel)
-{
-	struct ip_exit *x = exit_of(leg);
-	if (!x->scope || evtimer_pending(&x->linger, NULL))
-		return false;
-	parcel->record.out_kind = "ip";
-	parcel->record.device = x->device->name;
-	parcel->record.over_udp = leg->udp;
-	parcel->record.asked = x->asked;
-	put_lists(x, parcel);
-	ip_way_hand_over(&x->way, parcel, false);
-	x->way.leg = NULL;
-	return true;
-}
-
 static const struct ip_leg_callbacks callbacks = {
 	.head = on_head, .joined = on_joined, .packet = on_packet, .control = on_control, .received = on_received, .ready = on_ready,
-	.finished = on_finished, .closed = on_closed, .release = on_release, .hand_over = on_hand_over,
+	.finished = on_finished, .closed = on_closed, .release = on_release, .hand_over = ip_exit_hand_over,
 };
 
 /* --- set-up ------------------------------------------------------------------------------------------------------- */
@@ -403,7 +327,7 @@ static const char *take_request(struct ip_exit *x, const struct head *request)
 		x->target_list.n = 1;
 	if (x->target && x->target_list.n == 0)
 		return NULL;
-	return make_scope(x) ? NULL : "the target lies outside what is advertised here";
+	return ip_exit_make_scope(x) ? NULL : "the target lies outside what is advertised here";
 }
 
 static void link_exit(struct ip_exit *x)
@@ -454,41 +378,6 @@ struct leg *ip_exit_new(struct tunnel *tunnel, const struct config_cluster *conf
 	return &x->leg.leg;
 }
 
-/* Its addresses are those that it had; another client cannot have got them, since none comes before the predecessor has told. */
-static void restore_addresses(struct ip_exit *x, const struct ipc_strs *text)
-{
-	struct config_prefix prefix;
-	struct in6_addr got;
-	for (size_t i = 0; i < text->n && i < IP_ADDRESSES; i++)
-		if (config_prefix_parse(text->v[i], &prefix, NULL) == 0 && prefix.bits == 128 &&
-		    !ip_pool_assign(ip_pool_of(x->device), &x->config->pool, &prefix.address, &x->holder, &got))
-			log_warn("address not kept", "device=%s address=%s", x->device->name, text->v[i]);
-}
-
-struct leg *ip_exit_restore(struct tunnel *tunnel, const struct config_cluster *config, struct flow *flow,
-                            const struct parcel *parcel)
-{
-	const struct ipc_handover_record *r = &parcel->record;
-	enum flow_error error;
-	const char *detail;
-	struct leg *leg = ip_exit_new(tunnel, config, flow, &error, &detail);
-	if (!leg)
-		return NULL;
-	struct ip_exit *x = exit_of_leg(leg);
-	for (size_t i = 0; !x->scope && i < r->targets.n && i < RESOLVE_ADDRESSES; i++)
-		if (config_prefix_parse(r->targets.v[i], &x->targets[x->target_list.n], NULL) == 0)
-			x->target_list.n++;
-	if (!x->scope && (x->target_list.n == 0 || !make_scope(x))) {
-		x->leg.leg.flow = NULL;
-		leg->ops->close(leg, FLOW_TARGET_REFUSED);
-		return NULL;
-	}
-	x->asked = r->asked;
-	restore_addresses(x, &r->addresses);
-	ip_way_restore(&x->way, parcel, false);
-	return leg;
-}
-
 /* --- all of a device ---------------------------------------------------------------------------------------------- */
 
 /* What the cluster advertises now holds for tunnels that are open. */
@@ -503,7 +392,7 @@ static void use(struct ip_exit *x)
 	x->config = config;
 	if (resolving)
 		return;
-	if (!make_scope(x)) {
+	if (!ip_exit_make_scope(x)) {
 		x->leg.abort = "what the tunnel is for is advertised no more";
 		ip_leg_wake(&x->leg);
 	} else if (!x->leg.udp && x->leg.joined) {
