@@ -341,6 +341,55 @@ static void test_connection(void **state)
 	assert_int_equal(api_counts(world.api).connections, 0);
 }
 
+/* Who is no node may send little, and keeps nobody else out by beginning much. */
+static void test_strangers(void **state)
+{
+	static const struct { const char *peer; const char *length; unsigned status; } cases[] = {
+		{"", "Content-Length: 65537", 413}, {"", "Content-Length: 65536", 100},
+		{"hermes-peer:\r\n", "Content-Length: 65537", 413}, {"hermes-peer: alice\r\n", "Content-Length: 65537", 100},
+		{"hermes-peer: alice\r\n", "Content-Length: 2000000", 413}, {"hermes-peer: boss\r\n", "Content-Length: 2000000", 100},
+		{"hermes-peer: boss\r\n", "Content-Length: 20000000", 413},
+		{"", "Transfer-Encoding: chunked", 100}, {"hermes-peer: alice\r\n", "Transfer-Encoding: chunked", 100},
+	};
+	int many[API_STRANGERS_MAX];
+	char text[400];
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		int fd = dial();
+		snprintf(text, sizeof(text), "POST /v1/enroll HTTP/1.1\r\nHost: a\r\n%sExpect: 100-continue\r\n%s\r\n\r\n", cases[i].peer,
+		         cases[i].length);
+		send_text(fd, text);
+		unsigned status = answer(fd);
+		if (status != cases[i].status)
+			fail_msg("case %zu: %u\n%s", i, status, body);
+		if (status == 100 && strchr(cases[i].length, 'c')) {
+			send_text(fd, "10001\r\n");
+			run(5);
+			assert_int_equal(recv(fd, body, sizeof(body), 0) > 0, !*cases[i].peer);
+		}
+		close(fd);
+		run(1);
+	}
+	/* a chunk that comes along with the head */
+	assert_int_equal(raw("POST /v1/enroll HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n10001\r\n"), 413);
+	for (size_t i = 0; i < API_STRANGERS_MAX; i++) {
+		many[i] = dial();
+		send_text(many[i], "POST /v1/enroll HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n");
+		run(1);
+	}
+	assert_int_equal(ask("GET", "/v1/authorities", NULL, NULL), 503);
+	expect_error("too-many");
+	assert_int_equal(ask("GET", "/v1/config", "alice", NULL), 204);
+	assert_int_equal(operate("GET", "/v1/nodes", NULL), 200);
+	send_text(many[0], "{\"node\":1}");       /* its end makes room, and so do those who go */
+	run(5);
+	assert_int_equal(ask("GET", "/v1/authorities", NULL, NULL), 200);
+	for (size_t i = 0; i < API_STRANGERS_MAX; i++)
+		close(many[i]);
+	run(20);
+	assert_int_equal(ask("GET", "/v1/authorities", NULL, NULL), 200);
+}
+
 static void test_long_poll(void **state)
 {
 	int fd = dial(), other = dial(), many[POLLS_PER_NODE + 1];
@@ -489,6 +538,9 @@ static void test_tokens(void **state)
 		enroll("hermes1.a.b.c", "x");
 	assert_int_equal(enroll("hermes1.a.b.c", "x"), 429);
 	free(token);
+	token = make_token(NULL);
+	assert_int_equal(enroll(token, "carol"), 200);    /* who has a right one is not kept out by those */
+	free(token);
 	token = make_token("{\"lifetime\": 1}");
 	char path[100];
 	snprintf(path, sizeof(path), "/v1/tokens/%.16s", token + strlen("hermes1."));
@@ -551,6 +603,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_paths, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_malformed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_connection, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_strangers, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_long_poll, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_reports, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_enrolment, set_up, tear_down),

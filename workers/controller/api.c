@@ -11,7 +11,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define BODY_MAX ((size_t)16 << 20)
+#define BODY_MAX ((size_t)16 << 20)           /* documents */
+#define NODE_BODY_MAX (BODY_MAX / 16)         /* reports */
+#define STRANGER_BODY_MAX ((size_t)64 << 10)  /* a token and a request for a certificate */
 #define ROUTES_MAX 128
 #define NODE_NAME_MAX 64
 
@@ -325,12 +327,13 @@ static void on_request(struct api *api, struct api_request *r, uid_t uid)
 		dispatch(api, r);
 }
 
-/* Whoever comes over the network may not make us hold much at once: a report is the largest there is. Operators' nodes send
- * documents. */
-static size_t body_limit(struct api *api, uid_t uid)
+/* Whoever comes over the network may not make us hold much at once. */
+static size_t body_limit(struct api *api, uid_t uid, const char *peer, bool *stranger)
 {
-	const struct config *config = api->controller->config;
-	return uid != api->self || (config && config->controller.operators.n) ? BODY_MAX : BODY_MAX / 16;
+	*stranger = uid == api->self && (!peer || !*peer);
+	if (uid != api->self)
+		return BODY_MAX;
+	return *stranger ? STRANGER_BODY_MAX : is_operator(api->controller, peer) ? BODY_MAX : NODE_BODY_MAX;
 }
 
 /* --- life ----------------------------------------------------------------------------------------------------------- */

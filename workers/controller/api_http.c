@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define LISTENERS_MAX 8
+#define BODY_MAX ((size_t)16 << 20)    /* until it is known who asks */
 #define BACKLOG 1024
 #define IDLE_S 600                    /* between requests: longer than the tunnel worker keeps a connection in its pool */
 #define REQUEST_S 60                  /* a whole request, from its first byte */
@@ -31,6 +32,7 @@ struct connection {
 	uid_t uid;
 	bool last;                    /* to be closed once all is written */
 	bool begun;                   /* of the request that is being read, something has come */
+	bool known, stranger;         /* its head has come, and says who asks: nobody by name */
 };
 
 struct http_server {
@@ -39,7 +41,7 @@ struct http_server {
 	http_limit *limit;
 	http_handle *handle;
 	struct evconnlistener *listeners[LISTENERS_MAX];
-	unsigned n_listeners, n;
+	unsigned n_listeners, n, strangers;
 	struct event *pause;
 	bool paused;
 	TAILQ_HEAD(, connection) connections;
@@ -75,6 +77,13 @@ static void pause_accepting(struct http_server *s)
 		evconnlistener_disable(s->listeners[i]);
 }
 
+/* It does not count any more. */
+static void not_strange(struct connection *c)
+{
+	c->server->strangers -= c->stranger;
+	c->stranger = false;
+}
+
 /* Who waits for its answer is told, or the answer is dropped when it comes. */
 static void let_go(struct connection *c)
 {
@@ -96,6 +105,7 @@ static void connection_free(struct connection *c)
 	struct http_server *s = c->server;
 	TAILQ_REMOVE(&s->connections, c, link);
 	s->n--;
+	not_strange(c);
 	let_go(c);
 	api_parse_clear(&c->parse);
 	event_free(c->timer);
@@ -111,9 +121,9 @@ static void set_timer(struct connection *c, int seconds)
 
 static bool next_request(struct connection *c)
 {
-	c->begun = false;
+	c->begun = c->known = false;
 	set_timer(c, IDLE_S);
-	return api_parse_reset(&c->parse, c->server->limit(c->server->api, c->uid));
+	return api_parse_reset(&c->parse, BODY_MAX);
 }
 
 /* --- requests and answers ------------------------------------------------------------------------------------------- */
@@ -131,6 +141,7 @@ static const char *phrase(unsigned status)
 	case 405: return "Method Not Allowed";
 	case 409: return "Conflict";
 	case 413: return "Content Too Large";
+	case 415: return "Unsupported Media Type";
 	case 422: return "Unprocessable Content";
 	case 429: return "Too Many Requests";
 	case 431: return "Request Header Fields Too Large";
@@ -163,6 +174,7 @@ void http_answer(struct api_request *r, unsigned status, const char *type, const
 	struct connection *c = r->connection;
 	if (!r->answered && c) {
 		write_answer(c, status, type, body, length);
+		not_strange(c);
 		c->request = NULL;
 		set_timer(c, 0);
 	}
@@ -182,7 +194,7 @@ static void refuse(struct connection *c)
 {
 	char body[200];
 	int n = snprintf(body, sizeof(body), "{\"error\":{\"code\":\"%s\",\"message\":\"%s\",\"details\":[]}}\n",
-	                 c->parse.status == 413 ? "too-large" : "bad-request", c->parse.error);
+	                 c->parse.status == 413 ? "too-large" : c->parse.status == 503 ? "too-many" : "bad-request", c->parse.error);
 	c->last = true;
 	write_answer(c, c->parse.status, "application/json", body, (size_t)n);
 	set_timer(c, 2);              /* reads on until then: closing with unread data would take back what we answered */
@@ -214,6 +226,21 @@ static void handle(struct connection *c)
 		request_free(r);
 }
 
+/* Strangers, who may send what they like, neither take nodes' connections away nor much memory. */
+static void know(struct connection *c)
+{
+	struct http_server *s = c->server;
+	c->known = true;
+	api_parse_limit(&c->parse, s->limit(s->api, c->uid, c->parse.peer, &c->stranger));
+	s->strangers += c->stranger;
+	if (s->strangers <= API_STRANGERS_MAX || !c->stranger || c->parse.state == PARSE_FAILED)
+		return;
+	not_strange(c);
+	c->parse.state = PARSE_FAILED;
+	c->parse.status = 503;
+	c->parse.error = "too many requests at once by who is no node";
+}
+
 static void read_on(struct connection *c)
 {
 	struct evbuffer *in = bufferevent_get_input(c->bev);
@@ -227,6 +254,8 @@ static void read_on(struct connection *c)
 		set_timer(c, REQUEST_S);
 	c->begun = true;
 	api_parse_feed(&c->parse, in);
+	if (!c->known && c->parse.state > PARSE_FIELDS && c->parse.state != PARSE_FAILED)
+		know(c);
 	if (c->parse.expect && c->parse.state > PARSE_FIELDS && c->parse.state < PARSE_DONE) {
 		c->parse.expect = false;
 		evbuffer_add_printf(bufferevent_get_output(c->bev), "HTTP/1.1 100 Continue\r\n\r\n");

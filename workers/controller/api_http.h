@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #define API_CONNECTIONS_MAX 20000u
+#define API_STRANGERS_MAX 256u
 #define API_PARAMETERS_MAX 32
 
 struct connection;
@@ -33,8 +34,9 @@ struct api_request {
 
 /* uid: of who is at the other end (SO_PEERCRED), (uid_t)-1: unknown. */
 typedef void http_handle(struct api *api, struct api_request *request, uid_t uid);
-/* How large a body may be of who has this uid. */
-typedef size_t http_limit(struct api *api, uid_t uid);
+/* How large a body may be of who has this uid and, from the end of the head on, this name (before: the most there is).
+ * stranger: it has no name, and there may be API_STRANGERS_MAX such requests at once. */
+typedef size_t http_limit(struct api *api, uid_t uid, const char *peer, bool *stranger);
 
 struct http_server *http_server_new(struct event_base *base, struct api *api, http_limit *limit, http_handle *handle);
 /* Takes over fd, which is bound and listens from now on. 0 or -errno. */

@@ -32,6 +32,15 @@ static void fail(struct api_parse *p, unsigned status, const char *error)
 	p->error = error;
 }
 
+void api_parse_limit(struct api_parse *p, size_t body_max)
+{
+	if (p->state == PARSE_FAILED)
+		return;
+	if (evbuffer_get_length(p->body) > body_max || p->left > body_max - evbuffer_get_length(p->body))
+		fail(p, 413, "the body is too large");
+	p->body_max = body_max;
+}
+
 /* --- lines ---------------------------------------------------------------------------------------------------------- */
 
 /* RFC 9110 5.6.2 */

@@ -31,6 +31,8 @@ struct api_parse {
 /* Zeroed memory becomes a parser; false: out of memory. For a next request: again. body_max in bytes. */
 bool api_parse_reset(struct api_parse *p, size_t body_max);
 void api_parse_clear(struct api_parse *p);
+/* From the end of the head on: who asks is known then, and how much it may send. */
+void api_parse_limit(struct api_parse *p, size_t body_max);
 /* Takes from in what belongs to this request. */
 void api_parse_feed(struct api_parse *p, struct evbuffer *in);
 

@@ -236,9 +236,14 @@ static void on_window(evutil_socket_t fd, short what, void *arg)
 	e->failures = 0;
 }
 
+/* Beyond the limit they are not logged; right ones are taken all the same, or strangers would keep new nodes out. */
 static void wrong(struct api_call *call, const char *why)
 {
 	struct enrolment *e = call->controller->enrolment;
+	if (e->failures >= FAILURES_MAX) {
+		api_error(call->request, 429, "too-many", "too many wrong tokens: try again in a minute");
+		return;
+	}
 	if (!e->failures++)
 		evtimer_add(e->window, &(struct timeval){.tv_sec = WINDOW_S});
 	log_warn("enrolment refused", "reason=%s", log_value(why));
@@ -261,10 +266,6 @@ static void enroll(struct api_call *call)
 	const char *request = text_of(call, "request", REQUEST_MAX);
 	struct kv *kv = call->controller->kv;
 	struct certify c = {.enrolment = call->controller->enrolment};
-	if (c.enrolment->failures >= FAILURES_MAX) {
-		api_error(call->request, 429, "too-many", "too many wrong tokens: try again in a minute");
-		return;
-	}
 	struct token found;
 	const char *why = token && request ? tokens_check(kv, token, &found) : NULL;
 	if (why) {
