@@ -18,6 +18,7 @@ import pytest
 
 import hermes
 import servers
+from domains import Machine
 
 ROLES = ["tun-bridge", "tunnel", "router", "policy", "telemetry", "config-sync"]
 OLD, NEW = b"0.1.0", b"0.2.0"
@@ -659,3 +660,27 @@ def test_roles_come_and_go(node):
     assert sorted(n.pids()) == ["config-sync", "policy", "router", "tunnel"]
     n.reload(config)
     hermes.wait_for(lambda: sorted(n.pids()) == sorted(ROLES) and n.admin("status", json=True)["ready"], 20)
+
+
+@pytest.mark.seconds(180)
+def test_a_controller_and_its_node_are_replaced(tmp_path):
+    """The domain goes on: reports come, and a token that was given before is good after."""
+    with Machine("c1", tmp_path, extra={"control": {"report": "200ms"}}).init(hermes.free_port()) as c1:
+        token = c1.token("--node", "n1")
+        before = pids(c1)
+        assert {"controller", "keeper"} <= set(before)
+        keys = c1.keys.stat()
+        assert restart(c1).returncode == 0
+        assert not set(pids(c1).values()) & set(before.values())
+        assert (c1.keys.stat().st_ino, c1.keys.stat().st_mode & 0o777) == (keys.st_ino, 0o700)
+        n1 = Machine("n1", tmp_path, extra={"control": {"report": "200ms"}})
+        try:
+            n1.enroll(c1, token=token)
+            hermes.wait_for(lambda: (c1.node_state("n1") or {}).get("state") == "online", 30, message="n1 online")
+            for n in (n1, c1):
+                assert restart(n).returncode == 0
+            hermes.wait_for(lambda: n1.admin("status", json=True)["control"]["connected"], 30, message="n1's contact")
+            hermes.wait_for(lambda: c1.node_state("n1")["state"] == "online", 30, message="n1 online again")
+            assert n1.admin("status", json=True)["ready"] and c1.admin("status", json=True)["ready"]
+        finally:
+            n1.stop()
