@@ -23,12 +23,13 @@ void going_ask_to_move(struct flow *flow)
 	flow_pump(flow, false);
 }
 
-/* A node's question to its controller, which waits for a new configuration: the drain does not wait with it. */
+/* A node's question to its controller, which waits for a new configuration, or for a controller that is away: the drain does not
+ * wait with it. */
 static bool control_poll(const struct flow *flow)
 {
-	const struct decision *d = flow->decision;
-	return flow->state == FLOW_STATE_WAITING && !flow->head_sent && flow->method && !strcmp(flow->method, "GET") &&
-	       d && d->cluster && (!strcmp(d->cluster, CONFIG_CONTROL) || !strcmp(d->cluster, CONFIG_CONTROLLER));
+	const char *listener = flow->origin->listener->name;
+	bool asks = flow->method && !strcmp(flow->method, "GET") && !flow->head_sent;
+	return asks && (!strcmp(listener, CONFIG_CONTROL) || (!strcmp(listener, CONFIG_CONTROLLER) && flow->state == FLOW_STATE_WAITING));
 }
 
 static bool to_be_told(const struct flow *flow)
