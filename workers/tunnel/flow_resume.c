@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define ACK_BYTES (128u * 1024)       /* received and not acknowledged; an eighth of resume_bytes where that is less */
+#define ACK_STREAM (2 * ACK_BYTES)    /* of TCP tunnels, which come in runs as long */
 #define ACK_US 100000u                /* the latest acknowledgement of fewer */
 #define PARTIAL_MAX (128u * 1024)     /* a half capsule that is kept; no leg takes one so long */
 
@@ -258,7 +259,8 @@ void going_received(struct flow *flow)
 	if (!g->has_id || (g->role != GOING_CLIENT && g->role != GOING_FAR))
 		return;
 	uint64_t waiting = going_has(g) - g->told, most = flow->generation->config->resume_bytes / 8;
-	if (waiting >= (most < ACK_BYTES ? most : ACK_BYTES) || (g->reader.ended && waiting > 0)) {
+	uint64_t usual = g->stream ? ACK_STREAM : ACK_BYTES;
+	if (waiting >= (most < usual ? most : usual) || (g->reader.ended && waiting > 0)) {
 		going_acknowledge(g);
 	} else if (waiting > 0 && !g->ack_at) {
 		g->ack_at = flow->last + ACK_US;
