@@ -31,6 +31,19 @@ traffic() {
 	done
 	echo "$n $failed" > traffic
 }
+# Who connects all the time, from `knock` to `none_refused`, and no connection was refused.
+knock() {
+	python3 knock.py 12000 > knocked &
+	knocker=$!
+	python3 knock.py /run/hermes/local.sock > knocked-unix &
+	knocker_unix=$!
+}
+none_refused() {
+	sleep 1
+	kill $knocker $knocker_unix; wait $knocker $knocker_unix
+	check "no connection was refused meanwhile ($(cat knocked))" grep -q "^[1-9].* 0 refused" knocked
+	check "... nor at the Unix socket ($(cat knocked-unix))" grep -q "^[1-9].* 0 refused" knocked-unix
+}
 served_all() { local n failed; read -r n failed < traffic; [ "$failed" = 0 ] && [ "$n" -gt 20 ] || { echo "$n requests, $failed failed"; return 1; }; }
 
 echo hello > index.html
@@ -52,7 +65,7 @@ is_hermes() { is hermes eval "ps -o user= -p '$(pids | paste -sd ,)' | sort -u |
 check "workers run as the user hermes" is_hermes
 check "the state is the workers' alone" is "700 hermes" stat -c "%a %U" /var/lib/hermes
 check "the watchdog is on" is 30s prop WatchdogUSec
-check "systemd finds it confined" systemd-analyze security --threshold=35 hermes.service
+check "systemd finds it confined ($(systemd-analyze security hermes.service | grep -o 'exposure level.*: [0-9.]*'))" systemd-analyze security --threshold=35 hermes.service
 check "manual pages, completion, examples are there" ls /usr/share/man/man8/hermesd.8.gz /usr/share/man/man1/hermes-admin.1.gz \
 	/usr/share/man/man5/hermes.yaml.5.gz /usr/share/man/man7/hermes-controller.7.gz /usr/share/man/man7/hermes-metrics.7.gz \
 	/usr/share/bash-completion/completions/hermes-admin /usr/share/doc/hermes/examples/exit.yaml
@@ -120,31 +133,31 @@ tunnels:
 YAML
 sed -i 's/^listeners:/&\n  - {name: local, address: "unix:\/run\/hermes\/local.sock", accept: http}/' $config
 check "reload with a Unix socket and a device" systemctl reload hermes
-check "the fd store keeps sockets and queues" test "$(prop NFileDescriptorStore)" -ge 4
+check "the fd store keeps sockets and queues" until_is 1 bash -c '[ "$(systemctl show -P NFileDescriptorStore hermes)" -ge 4 ] && echo 1'
 index() { cat /sys/class/net/hermes0/ifindex; }
 interface=$(index)
-python3 knock.py 12000 > knocked &
-knocker=$!
-python3 knock.py /run/hermes/local.sock > knocked-unix &
-knocker_unix=$!
 pid=$(prop MainPID)
+knock
 check "restart" systemctl restart hermes
 check "another process" not is "$pid" prop MainPID
-sleep 1
-kill $knocker $knocker_unix; wait $knocker $knocker_unix
-check "no connection was refused while it restarted ($(cat knocked))" grep -q "^[1-9].* 0 refused" knocked
-check "nor at the Unix socket ($(cat knocked-unix))" grep -q "^[1-9].* 0 refused" knocked-unix
+none_refused
 check "the device is the same" is "$interface" index
 check "it serves" is 200 $proxy $site
-check "... at the Unix socket too" is 407 curl -s -o /dev/null -m 10 -w %{http_code} --unix-socket /run/hermes/local.sock $site
-cp reachable.yaml $config
-check "reload without" systemctl reload hermes
-check "the fd store keeps no more than it needs" until_is 1 bash -c '[ "$(systemctl show -P NFileDescriptorStore hermes)" -lt 4 ] && echo 1'
+check "... at the Unix socket too" is 200 curl -s -o /dev/null -m 10 -w %{http_code} --unix-socket /run/hermes/local.sock $site
 sleep 5
 check "the watchdog is fed" is 0 prop NRestarts
+knock
 kill -STOP "$(prop MainPID)"
 check "a hermesd that hangs is restarted" until_is 1 prop NRestarts
 check "... and serves" until_is 200 $proxy $site
+kill -KILL "$(prop MainPID)"
+check "a hermesd that is killed is restarted" until_is 2 prop NRestarts
+check "... and serves" until_is 200 $proxy $site
+none_refused
+check "the device is the same" is "$interface" index
+cp reachable.yaml $config
+check "reload without" systemctl reload hermes
+check "the fd store keeps no more than it needs" until_is 1 bash -c '[ "$(systemctl show -P NFileDescriptorStore hermes)" -lt 4 ] && echo 1'
 rm -r /run/systemd/system/hermes.service.d
 systemctl daemon-reload
 systemctl restart hermes
@@ -190,7 +203,12 @@ check "... whose state is theirs alone" is "700 hermes hermes" stat -c "%a %U %G
 node() { hermes-admin nodes list | awk '$1 == "c1" {print $2}'; }
 check "nodes list: the node has found its own controller" until_is online node
 check "controller status" hermes-admin controller status
-check "a token" grep -q '^hermes1\.' <(hermes-admin controller token create --node alice)
+token=$(hermes-admin controller token create --node alice | grep '^hermes1\.')
+check "a token makes a machine a node" hermes-admin enroll https://127.0.0.1:9443 --token "$token" --node alice --config alice/hermes.yaml --state-dir alice/state
+check "... once" not hermes-admin enroll https://127.0.0.1:9443 --token "$token" --node alice --config again/hermes.yaml --state-dir again/state
+check "... whose configuration is root's" is "644 root root" stat -c "%a %U %G" alice/hermes.yaml
+check "... and whose keys are the workers' alone" is "600 hermes hermes 700 hermes hermes" eval "stat -c '%a %U %G' alice/state/keys/node.key alice/state/keys | paste -sd ' '"
+check "... hermesd -t" hermesd -t -c alice/hermes.yaml
 check "domain.yaml would be taken" hermes-admin controller document check /usr/share/doc/hermes/examples/domain.yaml
 cat > domain.yaml <<'YAML'
 domain: example.net
@@ -209,7 +227,15 @@ kill_each
 check "still the controller's" is 200 $second $site
 check "nodes list" until_is online node
 
+systemctl reset-failed hermes      # so many starts in a minute are a failure to systemd
 echo "-- hot restart and upgrade, under traffic"
+cat >> $config <<'YAML'
+tunnels:
+  - {name: hermes0, addresses: [10.8.0.1/24]}
+YAML
+sed -i 's/^listeners:/&\n  - {name: local, address: "unix:\/run\/hermes\/local.sock", accept: http}/' $config
+check "reload with a Unix socket and a device" systemctl reload hermes
+interface=$(index)
 cp $config good.yaml
 pid=$(prop MainPID)
 version() { hermes-admin --json status | grep -o '"version":"[^"]*"' | head -n 1; }
@@ -219,6 +245,7 @@ traffic &
 asking=$!
 curl -s -o got -m 300 --limit-rate 200k -p -x http://127.0.0.1:12000 ${site}big &
 download=$!
+knock
 sleep 1
 pids > pids
 check "workers restart all" hermes-admin workers restart all
@@ -240,6 +267,8 @@ check "... in the same process" is "$pid" prop MainPID
 check "... and is another version" not is "$before" version
 touch quiet; wait $asking
 check "no request failed ($(cat traffic))" served_all
+none_refused
+check "the device is the same" is "$interface" index
 check "... with the configuration as it was" is 200 $proxy $site
 check "... the controller's too" is 200 $second $site
 check "... which is the file's" cmp good.yaml $config
@@ -247,7 +276,14 @@ check "... and its history" has_history
 check "nodes list" until_is online node
 check "the next document" hermes-admin controller document apply --comment again --wait domain.yaml
 check "the service was not restarted for that" is 0 prop NRestarts
+knock
+check "restart, of what was replaced in place" systemctl restart hermes
+check "another process" not is "$pid" prop MainPID
+none_refused
+check "the device is the same" is "$interface" index
+check "nodes list" until_is online node
 systemctl stop hermes
+check "the device is gone" not ip link show hermes0
 check "stopped, an upgrade" dpkg -i next.deb
 check "... leaves it stopped" not systemctl is-active hermes
 systemctl start hermes
