@@ -596,6 +596,27 @@ static void test_metrics(void **state)
 	close(fd);
 }
 
+/* The manual lists every family. */
+static void test_metrics_manual(void **state)
+{
+	char *manual = calloc(1, 1 << 18), name[100];
+	FILE *file = fopen("packaging/man/hermes-metrics.7", "r");
+	(void)state;
+	assert_non_null(file);
+	assert_true(fread(manual, 1, (1 << 18) - 1, file) > 0);
+	fclose(file);
+	assert_int_equal(operate("GET", "/metrics", NULL), 200);
+	int n = 0;
+	for (const char *at = body; (at = strstr(at, "# HELP ")); at++, n++) {
+		size_t length = strcspn(at + 7, " ");
+		snprintf(name, sizeof(name), "\n.BR %.*s", (int)length, at + 7);
+		if (!strstr(manual, name))
+			fail_msg("not in hermes-metrics(7): %s", name);
+	}
+	assert_true(n > 15);
+	free(manual);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -610,6 +631,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_tokens, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_revoked, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_metrics, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_metrics_manual, set_up, tear_down),
 	};
 	if (sodium_init() < 0)
 		return 1;
