@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node's own document over its controller's: what holds, what is shown, what outlives changes, restarts and the controller."""
+import hashlib
 import json
 from types import SimpleNamespace
 
@@ -56,6 +57,8 @@ def test_both_layers(domain, web):
     assert domain.get() == 200
     wait_for(lambda: in_force(alice)["confirmed"], 20, message="confirmed")
     assert in_force(alice)["source"] == "controller" and in_force(alice)["controller_author"] == "root"
+    document = ask(alice, "config", "show", "--controller")
+    assert document["controller_digest"] == hashlib.sha256(document["document"].encode()).hexdigest() != document["digest"]
     # where each value came from
     shown = ask(alice, "config", "show", "--origin")
     origins = {o["key"]: (o["value"], o["origin"]) for o in shown["origins"]}

@@ -106,6 +106,7 @@ static void write_version(struct json *j, const struct store_version *v)
 	else
 		json_raw(j, "controller", "null");
 	write_time(j, "controller_time", v->controller.number ? v->controller.time : 0);
+	json_str(j, "controller_digest", v->controller.number ? v->controller.digest : NULL);
 	json_str(j, "controller_author", v->controller.number ? v->controller.author : NULL);
 	json_str(j, "controller_reason", *v->controller.reason ? v->controller.reason : NULL);
 }
