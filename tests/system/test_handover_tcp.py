@@ -16,6 +16,25 @@ from test_handover import nobody_lost_anything, replace
 from test_resume import middle_config
 
 
+SOCKS = free_port()
+
+
+def by_socks(sock):
+    """RFC 1928: CONNECT to the name ECHO, port 7."""
+    sock.sendall(b"\5\1\0")
+    assert sock.recv(2, socket.MSG_WAITALL) == b"\5\0"
+    sock.sendall(b"\5\1\0\3\4ECHO\0\7")
+    assert sock.recv(10, socket.MSG_WAITALL)[:2] == b"\5\0"
+
+
+def by_connect(sock):
+    sock.sendall(b"CONNECT ECHO:7 HTTP/1.1\r\nHost: ECHO:7\r\n\r\n")
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += sock.recv(1)
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
 class EchoServer(socketserver.ThreadingTCPServer):
     allow_reuse_address, daemon_threads = True, True
 
@@ -59,9 +78,10 @@ class Files(http.server.ThreadingHTTPServer):
 class Talk:
     """A connection on which numbered blocks go out and must come back in order."""
 
-    def __init__(self, port):
+    def __init__(self, port, greet=lambda sock: None):
         self.sock = socket.create_connection(("127.0.0.1", port), 10)
         self.sock.settimeout(60)
+        greet(self.sock)
         self.sent = self.got = 0
         self.error, self.ending = None, False
         self.threads = [threading.Thread(target=self._guard, args=(t,), daemon=True) for t in (self._send, self._receive)]
@@ -121,6 +141,7 @@ def way(node, certs):
     alice["clusters"][0]["tls"] = {"server_name": "middle.example.net"}
     alice["listeners"].append({"name": "echo", "address": f"127.0.0.1:{port}", "accept": "tcp", "target": "ECHO:7",
                                "add_headers": {"user": "alice"}})
+    alice["listeners"].append({"name": "socks", "address": f"127.0.0.1:{SOCKS}", "accept": "socks5"})
     for config in (far, middle, alice):            # for who looks at a failure
         config["telemetry"] = {"access_log": [{"to": "stderr", "format": "json"}]}
     nodes = [node("ingress", far), node("middle", middle), node("alice", alice)]
@@ -165,6 +186,25 @@ def test_all_at_once(way):
         t.answered(100)
         t.stop()
     assert len(echo.peers) == 10
+    nobody_lost_anything(*nodes)
+
+
+def test_by_socks_and_connect(way):
+    """However the program came to its connection; and while nothing is said on it."""
+    _, proxy, echo, _, nodes = way
+    talks = [Talk(SOCKS, by_socks), Talk(proxy, by_connect)]
+    with socket.create_connection(("127.0.0.1", proxy), 10) as quiet:
+        by_connect(quiet)
+        for n in nodes * 2:
+            replace(n)
+            for t in talks:
+                t.answered(50)
+        quiet.settimeout(10)
+        quiet.sendall(b"still there")
+        assert quiet.recv(11, socket.MSG_WAITALL) == b"still there"
+    for t in talks:
+        t.stop()
+    assert len(echo.peers) == 3
     nobody_lost_anything(*nodes)
 
 
