@@ -256,6 +256,19 @@ static void reports_say_what_became_of_versions(void **state)
 	assert_string_equal(text_at(json_array_get(json_object_get(r, "workers"), 0), "name"), "router");
 	json_decref(r);
 
+	/* what a controller would not take is left out */
+	char *many = malloc(600 << 10);
+	sprintf(many, "{\"ready\":true,\"clusters\":[\"%0*d\"]}", 500 << 10, 1);
+	r = report(&c, many);
+	assert_int_equal(json_array_size(json_object_get(r, "clusters")), 1);
+	json_decref(r);
+	sprintf(many, "{\"ready\":true,\"clusters\":[\"%0*d\"]}", 520 << 10, 1);
+	r = report(&c, many);
+	assert_true(json_is_true(json_object_get(r, "ready")));
+	assert_int_equal(json_array_size(json_object_get(r, "clusters")), 0);
+	json_decref(r);
+	free(many);
+
 	control_memory_refuse(store, &c.memory, 10, "rejected", "first");
 	c.errors = json_pack("[s,s]", "a:1:1: x: unknown", "second \"quoted\"");
 	r = report(&c, "no json");

@@ -458,6 +458,21 @@ static void test_reports(void **state)
 	sprintf(large, "{\"number\": 5, \"state\": \"accepted\", \"digest\": \"%0*d\"}", NODES_REPORT_MAX + 50, 1);
 	assert_int_equal(ask("POST", "/v1/report", "alice", large), 400);
 	free(large);
+	/* of very many next hops nothing is kept; but what it runs, and its probes */
+	json_t *hops = json_array(), *report = json_loads(REPORT, 0, NULL);
+	for (int i = 0; i < 3000; i++)
+		json_array_append_new(hops, json_pack("{s:s, s:[]}", "name", "a cluster of many", "endpoints"));
+	json_object_set_new(report, "number", json_integer(6));
+	json_object_set_new(report, "clusters", hops);
+	large = json_dumps(report, JSON_COMPACT);
+	assert_true(strlen(large) > NODES_REPORT_MAX);
+	assert_int_equal(ask("POST", "/v1/report", "alice", large), 200);
+	assert_int_equal(operate("GET", "/v1/nodes/alice", NULL), 200);
+	assert_int_equal(json_integer_value(json_object_get(member("runs"), "number")), 6);
+	assert_int_equal(json_array_size(member("clusters")), 0);
+	assert_int_equal(json_array_size(member("probes")), 1);
+	json_decref(report);
+	free(large);
 	run(3500);
 	assert_int_equal(nodes_status(world.nodes, "alice"), NODE_AWAY);
 	assert_int_equal(ask("GET", "/v1/config", "alice", NULL), 204);

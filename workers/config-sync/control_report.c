@@ -18,6 +18,7 @@
 #define ANSWER_LIMIT_MS 10000u
 #define GATHER_LIMIT_MS 3000u
 #define GATHERED_MAX ((size_t)4 << 20)
+#define REPORT_BYTES_MAX ((size_t)512 << 10)
 #define REPORT_MIN_MS 100u
 #define REPORT_MAX_MS 3600000u
 
@@ -50,12 +51,14 @@ static void put_refused(const struct control *c, struct json *j, uint64_t number
 	free(all);
 }
 
-/* The members of the supervisor's object, as they are. */
+/* The members of the supervisor's object, as they are; of very many next hops nothing, since a controller takes no report of any size. */
 static void put_gathered(struct json *j, const char *gathered)
 {
 	json_t *root = gathered ? json_loads(gathered, JSON_REJECT_DUPLICATES, NULL) : NULL, *value;
 	const char *key;
 
+	if (gathered && strlen(gathered) > REPORT_BYTES_MAX)
+		json_object_set_new(root, "clusters", json_array());
 	json_object_foreach(root, key, value) {
 		char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
 		json_raw(j, key, text ? text : "null");

@@ -294,12 +294,25 @@ void nodes_heard(struct nodes *n, const char *name)
 
 /* --- reports ---------------------------------------------------------------------------------------------------------- */
 
+/* What a node of many next hops says of each is left out before its word counts for nothing: it would be away. */
+static bool fit(json_t *report)
+{
+	static const char *const details[] = {"clusters", "probes", "workers"};
+	for (size_t i = 0; json_dumpb(report, NULL, 0, JSON_COMPACT) > NODES_REPORT_MAX; i++) {
+		if (i == sizeof(details) / sizeof(*details))
+			return false;
+		if (json_object_get(report, details[i]))
+			json_object_set_new(report, details[i], json_array());
+	}
+	return true;
+}
+
 static const char *keep_report(struct nodes *n, struct node *node, const json_t *report)
 {
 	const struct config *config = n->controller->config;
 	char key[KEY_MAX];
 	json_t *copy = json_copy((json_t *)(uintptr_t)report);
-	if (json_dumpb(copy, NULL, 0, JSON_COMPACT) > NODES_REPORT_MAX) {
+	if (!fit(copy)) {
 		json_decref(copy);
 		return "the report is too large";
 	}
