@@ -394,6 +394,18 @@ static void test_no_folder(void **state)
 	assert_non_null(why);
 }
 
+/* One controller at a time. */
+static void test_locked(void **state)
+{
+	const char *why = NULL;
+	struct kv *kv = open_kv();
+	(void)state;
+	assert_null(kv_local(base, folder, NULL, NULL, &why));
+	assert_int_equal(errno, EBUSY);
+	kv_free(kv);
+	kv_free(open_kv());
+}
+
 static void write_until_killed(int out)
 {
 	struct kv *kv = open_kv();
@@ -447,6 +459,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_damaged_file, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_truncated_file, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_no_folder, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_locked, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_killed, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

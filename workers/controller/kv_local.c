@@ -8,9 +8,11 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <lmdb.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <time.h>
@@ -24,6 +26,7 @@
 #define HEAD 40                       /* digest, revision */
 #define TEMPORARY_MS 60000
 #define SWEEP_S 5
+#define LOCK_MS 5000                  /* for one before us to end */
 
 static char revision_name[] = "revision";
 
@@ -34,6 +37,7 @@ struct local {
 	size_t map_size;
 	uint64_t revision;            /* the last that was given */
 	struct event *sweep;
+	int lock;                     /* -1: not held */
 };
 
 /* LMDB's positive errors are errno's. */
@@ -382,6 +386,8 @@ static void local_free(struct kv *kv)
 		event_free(l->sweep);
 	if (l->env)
 		mdb_env_close(l->env);
+	if (l->lock >= 0)
+		close(l->lock);
 	kv_fini(kv);
 	free(l);
 }
@@ -394,9 +400,29 @@ static const char *reason(int error)
 	case -EUCLEAN: return "the store's file is damaged";
 	case -EPROTONOSUPPORT: return "the store was written in another format";
 	case -ENOSPC: return "the disk is full";
+	case -EBUSY: return "another controller has it open";
 	case -EACCES: case -EPERM: return "the store's folder may not be written";
 	default: return "the store cannot be opened";
 	}
+}
+
+/* Two at a time would not know of each other's changes, since reading is from memory. One whose supervisor was killed ends by itself. */
+static int lock_folder(struct local *l, const char *folder)
+{
+	char path[4096];
+	if ((size_t)snprintf(path, sizeof(path), "%s/lock", folder) >= sizeof(path))
+		return -ENAMETOOLONG;
+	l->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (l->lock < 0)
+		return -errno;
+	for (uint64_t end = kv_now() + LOCK_MS; flock(l->lock, LOCK_EX | LOCK_NB);) {
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return -errno;
+		if (kv_now() > end)
+			return -EBUSY;
+		usleep(20000);
+	}
+	return 0;
 }
 
 static int begin(struct local *l, const char *folder)
@@ -407,7 +433,9 @@ static int begin(struct local *l, const char *folder)
 		return -ENAMETOOLONG;
 	if (mkdir(folder, 0700) && errno != EEXIST)
 		return -errno;
-	int error = open_store(l, path);
+	int error = lock_folder(l, folder);
+	if (!error)
+		error = open_store(l, path);
 	if (error)
 		return error;
 	l->sweep = event_new(l->kv.base, -1, EV_PERSIST, on_sweep, l);
@@ -419,8 +447,10 @@ struct kv *kv_local_sized(struct event_base *base, const char *folder, size_t ma
 {
 	struct local *l = calloc(1, sizeof(*l));
 	int error = l ? kv_init(&l->kv, &kind, base, changed, arg) : -ENOMEM;
-	if (l)
+	if (l) {
 		l->map_size = map_size ? map_size : MAP_SIZE;
+		l->lock = -1;
+	}
 	if (!error)
 		error = begin(l, folder);
 	if (error) {
