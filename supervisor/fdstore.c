@@ -2,10 +2,13 @@
 #include "ipc/log.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
@@ -97,12 +100,47 @@ int fdstore_take(struct fdstore *f, const char *name)
 	return -1;
 }
 
+int fdstore_take_fitting(struct fdstore *f, const char *name, fdstore_fits fits, const void *arg)
+{
+	struct passed *found = NULL;
+	for (int i = 0; i < f->n; i++) {
+		struct passed *p = &f->v[i];
+		bool same = strcmp(p->name, name) == 0;
+		if (p->fd >= 0 && (same || !found) && fits(arg, p->fd))
+			found = p;
+		if (found == p && same)
+			break;
+	}
+	if (!found)
+		return -1;
+	if (strcmp(found->name, name))
+		fdstore_remove(f, found->name);
+	int fd = found->fd;
+	found->fd = -1;
+	return fd;
+}
+
 const char *fdstore_find(const struct fdstore *f, const char *prefix)
 {
 	for (int i = 0; i < f->n; i++)
 		if (f->v[i].fd >= 0 && strncmp(f->v[i].name, prefix, strlen(prefix)) == 0)
 			return f->v[i].name;
 	return NULL;
+}
+
+/* Closes it, and removes the name of a Unix socket, unless somebody else has taken that meanwhile. */
+static void drop(int fd)
+{
+	struct sockaddr_un address = {0};
+	socklen_t length = sizeof(address) - 1;
+	bool named = getsockname(fd, (struct sockaddr *)&address, &length) == 0 && address.sun_family == AF_UNIX && *address.sun_path == '/';
+	close(fd);
+	int probe = named ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
+	if (probe < 0)
+		return;
+	if (connect(probe, (struct sockaddr *)&address, sizeof(address)) && errno == ECONNREFUSED)
+		unlink(address.sun_path);
+	close(probe);
 }
 
 void fdstore_drop_rest(struct fdstore *f)
@@ -113,7 +151,7 @@ void fdstore_drop_rest(struct fdstore *f)
 			continue;
 		log_info("stored descriptor dropped", "name=%s", log_value(p->name));
 		fdstore_remove(f, p->name);
-		close(p->fd);
+		drop(p->fd);
 		p->fd = -1;
 	}
 }

@@ -18,9 +18,12 @@ void fdstore_remove(struct fdstore *store, const char *name);
 
 /* The descriptor that was passed under the name, from now on the caller's; -1: none. */
 int fdstore_take(struct fdstore *store, const char *name);
+/* The same of one that fits: the one of that name, else any, which systemd then no longer has (its name may be another's now). */
+typedef bool (*fdstore_fits)(const void *arg, int fd);
+int fdstore_take_fitting(struct fdstore *store, const char *name, fdstore_fits fits, const void *arg);
 /* The first that nobody took and whose name begins so (its name lives until it is taken), or NULL. */
 const char *fdstore_find(const struct fdstore *store, const char *prefix);
-/* What nobody took leads nowhere any more: closed here and there. */
+/* What nobody took leads nowhere any more: closed here and there; the name of a Unix socket goes, too. */
 void fdstore_drop_rest(struct fdstore *store);
 
 /* "KIND/NAME/INDEX", colons and the like replaced. */

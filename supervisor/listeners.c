@@ -148,21 +148,21 @@ static bool own_port(struct listeners *l, const struct bind_address *address)
 	return false;
 }
 
-/* What systemd kept from another life, in its order. */
+static bool fits(const void *place, int fd)
+{
+	return bind_fits(&((const struct place *)place)->address, fd);
+}
+
+/* What systemd kept from another life: by its address, since a listener may have another name today. */
 static void take_stored(struct listeners *l, struct place *p, const char *listener, unsigned count)
 {
 	char name[256], short_name[sizeof(p->stored)];
 	snprintf(short_name, sizeof(short_name), "%s", listener);
 	while (p->count < count) {
 		fdstore_name(name, sizeof(name), kind(p), short_name, p->address.address.ss_family == AF_UNIX ? 0 : p->count);
-		int fd = fdstore_take(l->supervisor->fdstore, name);
+		int fd = fdstore_take_fitting(l->supervisor->fdstore, name, fits, p);
 		if (fd < 0)
 			return;
-		if (!bind_fits(&p->address, fd)) {
-			fdstore_remove(l->supervisor->fdstore, name);
-			close(fd);
-			return;
-		}
 		log_info("socket taken over", "listener=%s name=%s", log_value(listener), log_value(name));
 		p->address.made = p->address.address.ss_family == AF_UNIX;
 		p->fds[p->count++] = fd;

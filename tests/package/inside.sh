@@ -157,10 +157,25 @@ none_refused
 check "the device is the same" is "$interface" index
 cp reachable.yaml $config
 check "reload without" systemctl reload hermes
+check "the Unix socket is gone" not ls /run/hermes/local.sock
 check "the fd store keeps no more than it needs" until_is 1 bash -c '[ "$(systemctl show -P NFileDescriptorStore hermes)" -lt 4 ] && echo 1'
 rm -r /run/systemd/system/hermes.service.d
 systemctl daemon-reload
+sed -i 's/127.0.0.1:12000/127.0.0.1:12002/; s/^listeners:/&\n  - {name: local, address: "unix:\/run\/hermes\/local.sock", accept: http}/' $config
+check "restart with another port" systemctl restart hermes
+check "... which serves" is 200 ${proxy/12000/12002} $site
+check "... and the one before is closed" not curl -s -m 2 http://127.0.0.1:12000/
+sed -i 's/name: apps/name: programs/; s/name: local/name: of-this-machine/; s/12002/12000/' $config
 systemctl restart hermes
+sed -i 's/name: programs/name: apps/; s/name: of-this-machine/name: local/' $config
+knock
+check "restart with other names for the same addresses" systemctl restart hermes
+none_refused
+check "... is what the file says" grep -q " apps " <(hermes-admin listeners list | sed 's/^/ /')
+cp reachable.yaml $config
+check "restart without the Unix socket" systemctl restart hermes
+check "... whose name is gone" not ls /run/hermes/local.sock
+check "... which serves" is 200 $proxy $site
 
 systemctl stop hermes
 chown root:root /var/lib/hermes /var/lib/hermes/store.mdb*
