@@ -12,13 +12,21 @@
 #define LONG_KEY 500              /* YAML's short form of a key ends at 1,024 characters */
 #define RUN 200                   /* blanks in a row; yaml_text.h refuses 256 */
 
+static bool is_word(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '/';
+}
+
+/* No strspn(): every key and value of every document comes here. */
 static bool is_plain(const char *text)
 {
-	static const char first[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/";
-	static const char rest[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:";
-	size_t n = strlen(text);
+	size_t n = 0;
 
-	return n && n < 256 && strchr(first, *text) && strspn(text, rest) == n && text[n - 1] != ':';
+	if (!is_word(*text))
+		return false;
+	while (is_word(text[n]) || text[n] == '.' || text[n] == '_' || text[n] == '-' || text[n] == '+' || text[n] == ':')
+		n++;
+	return !text[n] && n < 256 && text[n - 1] != ':';
 }
 
 /* A quoted text that reads the same without its quotes, for this parser and others. */
@@ -26,10 +34,12 @@ static bool needs_no_quotes(const char *text)
 {
 	static const char *const words[] = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"};
 
-	for (unsigned i = 0; i < sizeof(words) / sizeof(*words); i++)
+	if (!is_plain(text) || (*text >= '0' && *text <= '9'))
+		return false;
+	for (unsigned i = 0; strlen(text) <= 5 && i < sizeof(words) / sizeof(*words); i++)
 		if (!strcasecmp(words[i], text))
 			return false;
-	return is_plain(text) && !(*text >= '0' && *text <= '9');
+	return true;
 }
 
 static void write_quoted(FILE *out, const char *text)
