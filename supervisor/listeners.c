@@ -157,14 +157,15 @@ static bool fits(const void *place, int fd)
 static void take_stored(struct listeners *l, struct place *p, const char *listener, unsigned count)
 {
 	char name[256], short_name[sizeof(p->stored)];
+	bool shared = p->address.address.ss_family == AF_UNIX;       /* one for all */
 	snprintf(short_name, sizeof(short_name), "%s", listener);
-	while (p->count < count) {
-		fdstore_name(name, sizeof(name), kind(p), short_name, p->address.address.ss_family == AF_UNIX ? 0 : p->count);
+	while (p->count < (shared ? 1 : count)) {
+		fdstore_name(name, sizeof(name), kind(p), short_name, p->count);
 		int fd = fdstore_take_fitting(l->supervisor->fdstore, name, fits, p);
 		if (fd < 0)
 			return;
 		log_info("socket taken over", "listener=%s name=%s", log_value(listener), log_value(name));
-		p->address.made = p->address.address.ss_family == AF_UNIX;
+		p->address.made = shared;
 		p->fds[p->count++] = fd;
 		p->fresh++;
 	}

@@ -590,6 +590,23 @@ def test_a_plain_restart_refuses_no_connection(node, manager, web):
     assert answers and not failures, failures[:5]
     assert len([line for line in n.log().splitlines() if "socket taken over" in line]) == 3 * 7
     assert "stored descriptor dropped name=tcp/stranger/0" in n.log() and "tcp/stranger/0" not in manager.kept
+
+    # other names for the same addresses, and a Unix socket that nobody wants any more
+    n.process.send_signal(signal.SIGTERM)
+    assert n.process.wait(30) == 0, n.log()
+    connected = socket.create_connection(("127.0.0.1", port), 5)
+    config["listeners"][0]["name"] = "programs"
+    config["listeners"].pop()
+    n.write(config)
+    manager.start(n)
+    connected.settimeout(30)
+    connected.sendall(b"GET http://web.example/index.html HTTP/1.1\r\nHost: web.example\r\nConnection: close\r\n\r\n")
+    assert connected.recv(65536).startswith(b"HTTP/1.1 200")
+    connected.close()
+    ready(n)
+    hermes.wait_for(lambda: "tcp/programs/1" in manager.kept and "tcp/apps/0" not in manager.kept)
+    assert manager.names() == ["admin", "tcp/programs/0", "tcp/programs/1", "tcp/third/0", "tcp/third/1", "udp/data/0", "udp/data/1"]
+    assert not (n.folder / "run/local.sock").exists()
     n.stop()
 
 
