@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "workers/controller/api_http.h"
@@ -527,7 +528,13 @@ static void test_enrolment(void **state)
 	assert_string_equal(json_string_value(member("certificate")), "certificate of carol by CSR");
 	free(token);
 	token = make_token("{\"node\": \"alice\"}");
+	assert_null(json_object_get(kv_get(world.kv, "node/alice").json, "begins"));
 	assert_int_equal(enroll(token, "alice"), 200);
+	/* certificates of before are not that machine's; a renewal does not forget it */
+	json_int_t begins = json_integer_value(json_object_get(kv_get(world.kv, "node/alice").json, "begins"));
+	assert_true(begins > 0 && begins <= (json_int_t)time(NULL));
+	assert_int_equal(ask("POST", "/v1/renew", "alice", "{\"request\": \"NEW\"}"), 200);
+	assert_int_equal(json_integer_value(json_object_get(kv_get(world.kv, "node/alice").json, "begins")), begins);
 	free(token);
 	free(any);
 	assert_int_equal(ask("POST", "/v1/renew", "carol", "{\"request\": \"NEW\"}"), 200);

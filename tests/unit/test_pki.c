@@ -298,6 +298,10 @@ static void test_operations(void **state)
 	assert_int_equal(st.st_mode & 0777, 0600);
 	/* once only */
 	assert_int_equal(run(&ops, IPC_CONFIG_SYNC, "install", NULL, 0, certificate, &taken), -1);
+	/* nor for another key than that of the request: what of it peers would not believe */
+	free(request);
+	assert_int_equal(run(&ops, IPC_CONFIG_SYNC, "csr", NULL, 0, "", &request), 0);
+	assert_int_equal(run(&ops, IPC_CONFIG_SYNC, "install", NULL, 0, certificate, &taken), -1);
 	/* another node's certificate is not taken */
 	free(request);
 	free(answer);
