@@ -164,7 +164,8 @@ void stream_data(struct flow *flow, bool up, struct chunks *chunks)
 
 bool flow_offer_waits(const struct flow *flow, bool end)
 {
-	return flow->offered && !flow->head_sent && (end || flow->replay.bytes > EARLY_MAX);
+	size_t most = flow->generation->config->resume_bytes < EARLY_MAX ? flow->generation->config->resume_bytes : EARLY_MAX;
+	return flow->offered && !flow->head_sent && (end || flow->replay.bytes > most);
 }
 
 void stream_open_client(struct going *g)

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define POOL_SLABS 16u        /* slabs kept beyond those in use: what tunnels keep to be sent again comes and goes by so many */
+#define POOL_SLABS 48u        /* slabs kept beyond those in use: what tunnels keep to be sent again comes and goes by so many */
 #define POOL_NODES 4096u      /* chunk nodes kept */
 #define SHARE_MAX 1024u       /* of the free budget, one reader's part is at least so small */
 #define ALIGN8(n) (((n) + 7u) & ~7u)

@@ -17,6 +17,7 @@
 #define OUT_HIGH (256u * 1024)       /* plaintext waiting: above, send refuses */
 #define OUT_LOW (128u * 1024)        /* below, the writer hears of it */
 #define READ_MIN (16u * 1024)
+#define READ_ROOM (64u * 1024)
 #define IOVECS 64
 #define LINGER_MS 10000              /* without a byte taken */
 #define LINGER_MAX_MS 120000         /* in all */
@@ -444,12 +445,14 @@ static void read_plain(struct transport *t)
 {
 	if (slab_spent())
 		return starved(t);
-	struct slab *slab = slab_current(t->read_size);
+	/* A slab that others still point into is filled up before a new one is begun. */
+	struct slab *slab = slab_current(t->read_size < READ_ROOM ? t->read_size : READ_ROOM);
 	struct iovec iov[SLAB_SIZE / STRIPE + 1];
-	size_t capacity = t->read_size;
+	uint32_t left = slab->size - slab->used, room = left < t->read_size ? left : t->read_size;
+	size_t capacity = room;
 	int n = 1;
 	if (t->striped)
-		n = stripes(slab, t->read_size, iov, &capacity);
+		n = stripes(slab, room, iov, &capacity);
 	else
 		iov[0] = (struct iovec){.iov_base = slab->data + slab->used, .iov_len = capacity};
 	ssize_t got = readv(t->fd, iov, n);
