@@ -38,6 +38,7 @@ struct local {
 	uint64_t revision;            /* the last that was given */
 	struct event *sweep;
 	int lock;                     /* -1: not held */
+	int trouble;                  /* why the last transaction was not written, which is told once */
 };
 
 /* LMDB's positive errors are errno's. */
@@ -351,8 +352,9 @@ static void local_commit(struct kv *kv, struct kv_txn *txn, kv_done *done, void 
 		error = store_ops(l, txn, revision);
 	if (!error)
 		apply(l, txn, revision);
-	else if (error != -EAGAIN)
+	else if (error != -EAGAIN && error != l->trouble)
 		log_error("controller's store not written", "error=%s", log_value(strerror(-error)));
+	l->trouble = error == -EAGAIN ? l->trouble : error;
 	kv_txn_free(txn);
 	if (done)
 		done(arg, error);

@@ -17,7 +17,7 @@
 #define BATCH_MAX 64              /* wants in one transaction */
 #define BATCH_BYTES ((size_t)768 * 1024)
 #define NUMBERS 1000              /* reserved at a time: each reservation is a write */
-#define RETRY_S 1
+#define RETRY_MAX_S 16                /* from 1 on, doubling */
 
 enum change_state { CHANGE_FOUND, CHANGE_SIGNING, CHANGE_SIGNED, CHANGE_WRITING, CHANGE_DONE };
 
@@ -43,6 +43,7 @@ struct publish {
 	bool running, reserving, again, stopped;      /* again: later, after a failure */
 	uint64_t next, end, reserved;     /* numbers; reserved: the revision of kv's `number` that says so */
 	uint64_t written, last;
+	unsigned retry;                   /* s; 0: the last run came to its end */
 	json_t *errors;
 };
 
@@ -68,7 +69,6 @@ void publish_all(struct publish *p, const char *reason)
 static const char *reason_for(const json_t *doing, const char *node)
 {
 	const char *own = json_string_value(json_object_get(doing, node)), *all = json_string_value(json_object_get(doing, ""));
-
 	return own ? own : all ? all : "";
 }
 
@@ -91,8 +91,9 @@ static void end_run(struct publish *p)
 	p->n = p->at = p->ready = p->done = 0;
 	p->running = false;
 	json_object_clear(p->doing);
+	p->retry = !p->again ? 0 : !p->retry ? 1 : p->retry < RETRY_MAX_S ? 2 * p->retry : RETRY_MAX_S;
 	if (p->again || json_object_size(p->dirty))
-		event_add(p->soon, &(struct timeval){.tv_sec = p->again ? RETRY_S : 0});
+		event_add(p->soon, &(struct timeval){.tv_sec = p->retry});
 }
 
 static void finished(struct publish *p, struct change *c)
@@ -119,7 +120,7 @@ static void on_written(void *arg, int error)
 	struct batch *b = arg;
 	struct publish *p = b->publish;
 
-	if (error && error != -EAGAIN)
+	if (error && error != -EAGAIN && !p->again)
 		log_error("configurations were not written", "nodes=%zu error=%s", b->n, strerror(-error));
 	for (size_t i = 0; i < b->n; i++) {
 		struct change *c = b->changes[i];
@@ -199,10 +200,10 @@ static void on_signed(void *arg, const char *text, const char *error)
 {
 	struct change *c = arg;
 	struct publish *p = c->publish;
-
 	p->signing--;
 	if (error) {
-		log_error("a configuration was not signed", "node=%s error=%s", c->node, log_value(error));
+		if (!p->again)                    /* the others will hear the same */
+			log_error("a configuration was not signed", "node=%s error=%s", c->node, log_value(error));
 		failed(p, c, false);
 	} else {
 		c->signature = strndup(text, strcspn(text, "\n"));
