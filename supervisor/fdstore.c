@@ -128,12 +128,15 @@ const char *fdstore_find(const struct fdstore *f, const char *prefix)
 	return NULL;
 }
 
-/* Closes it, and removes the name of a Unix socket, unless somebody else has taken that meanwhile. */
+/* Closes it, and removes the name of a Unix socket, unless somebody else has taken that meanwhile. (Shut down, since systemd may
+ * still hold it when we ask.) */
 static void drop(int fd)
 {
 	struct sockaddr_un address = {0};
 	socklen_t length = sizeof(address) - 1;
 	bool named = getsockname(fd, (struct sockaddr *)&address, &length) == 0 && address.sun_family == AF_UNIX && *address.sun_path == '/';
+	if (named)
+		shutdown(fd, SHUT_RDWR);
 	close(fd);
 	int probe = named ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
 	if (probe < 0)
