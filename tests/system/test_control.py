@@ -168,6 +168,7 @@ def test_works_on_without_a_controller(domain, node):
     controller.publish(2, listener("kept"))
     taken(domain, 2)
     confirmed(alice)
+    told = alice.log_file.read_text().count("controller away")
     controller.stop()
     wait_for(lambda: not control(alice)["connected"], 20, message="controller away")
     status = control(alice)
@@ -179,6 +180,7 @@ def test_works_on_without_a_controller(domain, node):
     alice.reload(config)
     time.sleep(5)          # longer than confirm
     assert level(alice) == "debug" and "kept" in names(alice)
+    assert alice.log_file.read_text().count("controller away") == told + 1      # and not each second
     assert control(alice)["pending"]["rolls_back"] is False
     # also after a restart, out of the store
     alice.stop()

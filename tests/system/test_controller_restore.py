@@ -2,7 +2,9 @@
 """hermes-controller(7), BACKUP AND RESTORE: a controller from its keys alone, keys that are begun anew, machines that are enrolled again;
 documents as changes of a version."""
 import json
+import os
 import shutil
+import signal
 
 import pytest
 
@@ -105,3 +107,28 @@ def test_changes_of_a_version(tmp_path):
         assert done.returncode == 2
         done = c.admin("nodes", "show", "nobody", check=False)
         assert done.returncode == 1 and "no node of that name" in done.stderr
+
+
+def test_killed_one_by_one(tmp_path):
+    """kill -9 of each of a controller node's processes, at once followed by work that needs it."""
+    with Machine("c1", tmp_path, extra=QUICK).init(hermes.free_port()) as c:
+        with Machine("alice", tmp_path, extra=QUICK).enroll(c) as alice:
+            online(c, "alice")
+            for i, role in enumerate(("keeper", "controller", "config-sync", "policy", "router", "telemetry")):
+                before = {w["name"]: w["pid"] for w in c.admin("workers", "list", json=True)["workers"]}
+                token = c.token("--node", f"node-{i}")
+                os.kill(before[role], signal.SIGKILL)
+                if role == "keeper":           # who asks it while it is being replaced waits
+                    Machine(f"node-{i}", tmp_path).enroll(c, token=token, start=False)
+                hermes.wait_for(lambda: c.admin("status", "--check", "ready", check=False).returncode == 0 and
+                                {w["name"]: w["pid"] for w in c.admin("workers", "list", json=True)["workers"]}[role] != before[role],
+                                10, message=f"{role} replaced")
+                wanted = ("debug", "warn")[i % 2]
+                hermes.wait_for(lambda: c.admin("controller", "document", "apply", document(tmp_path, wanted), check=False)
+                                .returncode == 0, 10, message="taken")
+                hermes.wait_for(lambda: level(alice) == wanted, 20, message=f"{wanted} at alice after {role} was killed")
+                after = {w["name"]: w["pid"] for w in c.admin("workers", "list", json=True)["workers"]}
+                assert {n for n in before if before[n] != after[n]} == {role}
+            state = hermes.wait_for(lambda: (n := c.node_state("alice")) and n["runs"]["version"] == n["wants"]["version"] and n, 20,
+                                    message="all reported")
+            assert state["runs"]["state"] == "accepted" and c.admin("controller", "status", json=True)["document"]["version"] == 6
