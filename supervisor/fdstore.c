@@ -2,12 +2,12 @@
 #include "ipc/log.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
@@ -128,25 +128,18 @@ const char *fdstore_find(const struct fdstore *f, const char *prefix)
 	return NULL;
 }
 
-/* Closes it, and removes the name of a Unix socket, unless somebody else has taken that meanwhile. (Shut down, since systemd may
- * still hold it when we ask.) */
-static void drop(int fd)
+static void remove_unix_name(int fd)
 {
 	struct sockaddr_un address = {0};
 	socklen_t length = sizeof(address) - 1;
-	bool named = getsockname(fd, (struct sockaddr *)&address, &length) == 0 && address.sun_family == AF_UNIX && *address.sun_path == '/';
-	if (named)
-		shutdown(fd, SHUT_RDWR);
-	close(fd);
-	int probe = named ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
-	if (probe < 0)
+	struct stat st;
+	if (getsockname(fd, (struct sockaddr *)&address, &length) || address.sun_family != AF_UNIX || *address.sun_path != '/')
 		return;
-	if (connect(probe, (struct sockaddr *)&address, sizeof(address)) && errno == ECONNREFUSED)
+	if (lstat(address.sun_path, &st) == 0 && S_ISSOCK(st.st_mode))
 		unlink(address.sun_path);
-	close(probe);
 }
 
-void fdstore_drop_rest(struct fdstore *f)
+void fdstore_drop_rest(struct fdstore *f, fdstore_fits wanted, const void *arg)
 {
 	for (int i = 0; i < f->n; i++) {
 		struct passed *p = &f->v[i];
@@ -154,7 +147,9 @@ void fdstore_drop_rest(struct fdstore *f)
 			continue;
 		log_info("stored descriptor dropped", "name=%s", log_value(p->name));
 		fdstore_remove(f, p->name);
-		drop(p->fd);
+		if (!wanted(arg, p->fd))
+			remove_unix_name(p->fd);
+		close(p->fd);
 		p->fd = -1;
 	}
 }

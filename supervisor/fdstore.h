@@ -23,8 +23,9 @@ typedef bool (*fdstore_fits)(const void *arg, int fd);
 int fdstore_take_fitting(struct fdstore *store, const char *name, fdstore_fits fits, const void *arg);
 /* The first that nobody took and whose name begins so (its name lives until it is taken), or NULL. */
 const char *fdstore_find(const struct fdstore *store, const char *prefix);
-/* What nobody took leads nowhere any more: closed here and there; the name of a Unix socket goes, too. */
-void fdstore_drop_rest(struct fdstore *store);
+/* What nobody took leads nowhere any more: closed here and there. The name of a Unix socket goes, too, unless its address is wanted:
+ * then it is another socket's. */
+void fdstore_drop_rest(struct fdstore *store, fdstore_fits wanted, const void *arg);
 
 /* "KIND/NAME/INDEX", colons and the like replaced. */
 void fdstore_name(char *out, unsigned size, const char *kind, const char *name, unsigned index);

@@ -153,6 +153,15 @@ static bool fits(const void *place, int fd)
 	return bind_fits(&((const struct place *)place)->address, fd);
 }
 
+bool listeners_want(const void *listeners, int fd)
+{
+	const struct place *p;
+	TAILQ_FOREACH(p, &((const struct listeners *)listeners)->places, link)
+		if (fits(p, fd))
+			return true;
+	return false;
+}
+
 /* What systemd kept from another life: by its address, since a listener may have another name today. */
 static void take_stored(struct listeners *l, struct place *p, const char *listener, unsigned count)
 {

@@ -6,6 +6,8 @@
 
 #include "supervisor/child.h"
 
+#include <stdbool.h>
+
 struct config;
 struct json;
 struct listeners;
@@ -29,6 +31,8 @@ int listeners_adopt(struct listeners *listeners, const struct state *state, cons
 
 /* LISTENER messages with the worker's own sockets; prepared: of what is being prepared, else of what is in force. */
 void listeners_send(struct listeners *listeners, struct child *child, uint64_t generation, bool prepared);
+/* Whether fd is a socket of an address that is listened at (listeners: a struct listeners *). */
+bool listeners_want(const void *listeners, int fd);
 void listeners_json(const struct listeners *listeners, struct json *json, const char *key);
 
 #endif

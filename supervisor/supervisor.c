@@ -150,7 +150,7 @@ void supervisor_committed(struct supervisor *s)
 	         s->stale ? " (the file is refused: see hermes-admin status)" : "");
 	if (first) {
 		s->state = SUPERVISOR_RUNNING;
-		fdstore_drop_rest(s->fdstore);
+		fdstore_drop_rest(s->fdstore, listeners_want, s->listeners);
 		log_info("ready", "generation=%llu start_ms=%llu", (unsigned long long)s->in_force.number,
 		         (unsigned long long)(clock_ms() - s->started_ms));
 		if (s->stale)
