@@ -20,7 +20,7 @@ prop() { systemctl show -P "$1" hermes; }
 until_is() { for _ in $(seq 150); do is "$@" > /dev/null && return; sleep 0.2; done; is "$@"; }
 pids() { hermes-admin --json workers list | grep -o '"pid":[0-9]*' | cut -d : -f 2; }
 roles() { hermes-admin --json workers list | grep -o '"role":"[^"]*"' | cut -d '"' -f 4 | sort -u | paste -sd ' '; }
-journal() { journalctl -q -u hermes "$@"; }
+journal() { journalctl --sync; journalctl -q -u hermes "$@"; }
 # Somebody who asks all the time, until `quiet` comes: prints how many answers were none of 200.
 traffic() {
 	local failed=0 n=0
@@ -313,7 +313,7 @@ check "nobody listens" not curl -s -m 2 http://127.0.0.1:12000/
 systemctl start hermes
 
 echo "-- purge"
-journalctl -q -u hermes --no-pager > journal
+journal --no-pager > journal
 check "remove" dpkg -r hermes
 check "nothing of it runs" not pgrep -x 'hermesd|hermes-.*'
 check "the store was never thought damaged" not grep "moved aside\|store damaged" journal
