@@ -27,6 +27,7 @@ static struct {
 	void (*changed)(void *arg, const char *name);
 	void *changed_arg;
 	bool no_keeper;
+	void (*while_signing)(void);          /* happens once, before the next answer of the keeper */
 	unsigned asked;
 } world;
 
@@ -44,6 +45,10 @@ void keeper_ask(struct keeper_client *keeper, const char *op, const char *const 
 
 	assert_string_equal(op, "sign");
 	world.asked++;
+	void (*meanwhile)(void) = world.while_signing;
+	world.while_signing = NULL;
+	if (meanwhile)
+		meanwhile();
 	if (world.no_keeper) {
 		done(arg, NULL, "there is no keeper");
 		return;

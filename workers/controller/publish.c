@@ -27,6 +27,7 @@ struct change {
 	const char *reason;               /* in publish's doing */
 	char digest[65];
 	uint64_t version, number, revision;   /* revision: of want/NODE when the text was compared */
+	unsigned row;                     /* of its number: publish's, unless others took numbers since */
 	enum change_state state;
 };
 
@@ -43,7 +44,7 @@ struct publish {
 	bool running, reserving, again, stopped;      /* again: later, after a failure */
 	uint64_t next, end, reserved;     /* numbers; reserved: the revision of kv's `number` that says so */
 	uint64_t written, last;
-	unsigned retry;                   /* s; 0: the last run came to its end */
+	unsigned row, retry;              /* retry: s; 0: the last run came to its end */
 	json_t *errors;
 };
 
@@ -185,10 +186,10 @@ static void write_batch(struct publish *p)
 		if (c->state != CHANGE_SIGNED || (b->n && bytes + strlen(c->text) > BATCH_BYTES))
 			continue;
 		bytes += strlen(c->text);
-		if (put_want(p, txn, c))
+		if (c->row == p->row && put_want(p, txn, c))
 			b->changes[b->n++] = c;
 		else
-			failed(p, c, false);
+			failed(p, c, c->row != p->row);
 	}
 	p->writing++;
 	kv_commit(txn, on_written, b);
@@ -221,6 +222,7 @@ static void sign(struct publish *p, struct change *c)
 	const char *domain = p->controller->config->domain;
 
 	c->number = p->next++;
+	c->row = p->row;
 	c->state = CHANGE_SIGNING;
 	p->signing++;
 	int n = snprintf(text, sizeof(text), "hermes-config-1\n%s\n%s\n%" PRIu64 "\n%s\n", domain, c->node, c->number, c->digest);
@@ -243,6 +245,7 @@ static void on_reserved(void *arg, int error)
 	p->reserving = false;
 	if (!error && last >= NUMBERS) {
 		p->reserved = number.revision;
+		p->row += last - NUMBERS + 1 != p->end;       /* where it goes on, nobody was in between */
 		p->next = last - NUMBERS + 1;
 		p->end = last + 1;
 	} else if (error != -EAGAIN) {
@@ -271,10 +274,6 @@ static void reserve(struct publish *p)
 	struct kv_txn *txn = kv_txn_new(p->controller->kv);
 
 	p->reserving = true;
-	if (!txn) {
-		on_reserved(p, -ENOMEM);
-		return;
-	}
 	kv_txn_if(txn, "number", number.revision);
 	kv_txn_put(txn, "number", json_pack("{s:I}", "last", (json_int_t)(last + NUMBERS)), false);
 	kv_commit(txn, on_reserved, p);
