@@ -290,6 +290,10 @@ static void work_begin(struct work *w, const struct bootstrap *b)
 	*w = (struct work){.b = b, .keys = bootstrap_keys(b->state)};
 	format(&w->new_keys, "%s.new-%d", w->keys, (int)getpid());
 	format(&w->old_keys, "%s.before-%lld", w->keys, now);
+	while (access(w->old_keys, F_OK) == 0) {          /* twice in a second */
+		free(w->old_keys);
+		format(&w->old_keys, "%s.before-%lld", w->keys, ++now);
+	}
 	format(&w->new_config, "%s.new-%d", b->config, (int)getpid());
 	format(&w->old_config, "%s.before-%lld", b->config, now);
 }

@@ -77,7 +77,10 @@ static const struct admin_column version_columns[] = {
 static const struct admin_column node_columns[] = {
 	{"NAME", "name", ADMIN_TEXT},          {"STATE", "state", ADMIN_TEXT},     {"SINCE", "since", ADMIN_TIME},
 	{"RUNS", "runs.version", ADMIN_COUNT}, {"WANTS", "wants.version", ADMIN_COUNT}, {"REPORTS", "runs.state", ADMIN_TEXT},
-	{NULL, NULL, ADMIN_TEXT},
+	{"OVERRIDE", "override", ADMIN_TEXT}, {NULL, NULL, ADMIN_TEXT},
+};
+static const struct admin_column override_columns[] = {
+	{"node", "name", ADMIN_TEXT}, {"override", "override", ADMIN_TEXT}, {NULL, NULL, ADMIN_TEXT},
 };
 static const struct admin_column objective_columns[] = {
 	{"NAME", "name", ADMIN_TEXT}, {"STATE", "state", ADMIN_TEXT}, {"CHOICE", "choice", ADMIN_TEXT}, {"SINCE", "since", ADMIN_TIME},
@@ -117,7 +120,7 @@ const struct admin_verb domain_verbs[] = {
 	REST("controller", "rollback", 5, "VERSION [--comment TEXT] [--at-once] [--wait]", "roll an earlier document out, as a new version", NULL, nothing, domain_print_dry_run),
 	REST("controller", "rollout show", 1, "[--watch]", "how far the document is rolled out; --watch: until that is over", NULL, nothing, domain_print_rollout),
 	REST("controller", "rollout pause", 0, "", "no further node gets it", NULL, nothing, domain_print_rollout),
-	REST("controller", "rollout resume", 0, "", "go on", NULL, nothing, domain_print_rollout),
+	REST("controller", "rollout resume", 0, "", "go on, also after it was stopped", NULL, nothing, domain_print_rollout),
 	REST("controller", "rollout abort", 0, "", "back to the version before, everywhere", NULL, nothing, domain_print_rollout),
 	REST("controller", "rollout promote", 0, "", "skip what is left of the waiting: to the next stage", NULL, nothing, domain_print_rollout),
 	REST("controller", "objectives list", 0, "", "what is promised to users, and by which way it is kept", "objectives", objective_columns, NULL),
@@ -128,9 +131,9 @@ const struct admin_verb domain_verbs[] = {
 	REST("nodes", "config", 1, "NAME", "the configuration that the controller composed for it", NULL, nothing, admin_print_document),
 	REST("nodes", "revoke", 1, "NAME", "end its access at once", NULL, nothing, NULL),
 	REST("nodes", "renew", 1, "NAME", "a new key and certificate, now instead of when two thirds of its life are over", NULL, nothing, NULL),
-	REST("nodes", "drain", 1, "NAME", "for maintenance: nothing new goes there", NULL, nothing, NULL),
-	REST("nodes", "undrain", 1, "NAME", "use it again", NULL, nothing, NULL),
-	REST("nodes", "scale", 2, "NAME N", "as many tunnel workers; 0: as its document says", NULL, nothing, NULL),
-	REST("nodes", "roles", 3, "NAME ROLE on|off|default", "run a role there, or not; default: as the document says", NULL, nothing, NULL),
+	REST("nodes", "drain", 1, "NAME", "for maintenance: nothing new goes there", NULL, override_columns, NULL),
+	REST("nodes", "undrain", 1, "NAME", "use it again", NULL, override_columns, NULL),
+	REST("nodes", "scale", 2, "NAME N", "as many tunnel workers; 0: as its document says", NULL, override_columns, NULL),
+	REST("nodes", "roles", 3, "NAME ROLE on|off|default", "run a role there, or not; default: as the document says", NULL, override_columns, NULL),
 };
 const size_t n_domain_verbs = sizeof(domain_verbs) / sizeof(*domain_verbs);

@@ -142,7 +142,7 @@ void domain_print_objective(const json_t *d)
 		{"why", "reason", ADMIN_TEXT},    {"limit", "limit_ms", ADMIN_MS}, {"loss, %", "loss_percent", ADMIN_TEXT},
 		{"stays for at least", "hold_ms", ADMIN_MS}, {NULL, NULL, ADMIN_TEXT}};
 	static const struct admin_column ways[] = {
-		{"WAY", "cluster", ADMIN_TEXT}, {"MEASURED", "known", ADMIN_TEXT}, {"P50 us", "rtt_us", ADMIN_COUNT},
+		{"WAY", "cluster", ADMIN_TEXT}, {"MEASURED", "known", ADMIN_TEXT}, {"P50", "rtt_us", ADMIN_US},
 		{"LOSS %", "loss_percent", ADMIN_COUNT}, {"KEEPS IT", "met", ADMIN_TEXT}, {NULL, NULL, ADMIN_TEXT}};
 	admin_pairs(stdout, d, pairs);
 	titled("ways", json_object_get(d, "ways"), ways);
@@ -183,7 +183,7 @@ void domain_print_node(const json_t *d)
 		{"RSS", "rss_bytes", ADMIN_BYTES}, {NULL, NULL, ADMIN_TEXT}};
 	static const struct admin_column probes[] = {
 		{"PROBE", "name", ADMIN_TEXT}, {"CLUSTER", "cluster", ADMIN_TEXT}, {"TARGET", "target", ADMIN_TEXT},
-		{"P50 us", "rtt_us", ADMIN_COUNT}, {"MAX us", "rtt_max_us", ADMIN_COUNT}, {"LOST", "lost", ADMIN_COUNT},
+		{"P50", "rtt_us", ADMIN_US}, {"MAX", "rtt_max_us", ADMIN_US}, {"LOST", "lost", ADMIN_COUNT},
 		{"SENT", "sent", ADMIN_COUNT}, {NULL, NULL, ADMIN_TEXT}};
 	static const struct admin_column hops[] = {
 		{"CLUSTER", "cluster", ADMIN_TEXT}, {"ENDPOINT", "address", ADMIN_TEXT}, {"STATE", "state", ADMIN_TEXT},

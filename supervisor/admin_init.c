@@ -120,7 +120,7 @@ static int make_node(struct bootstrap *b, const struct domain_keys *k)
 	return result ? 1 : 0;
 }
 
-static void tell(const struct admin_call *call, const struct bootstrap *b, const struct domain_keys *k)
+static void tell(const struct admin_call *call, const struct bootstrap *b, const struct domain_keys *k, bool first)
 {
 	char fingerprint[PKI_FINGERPRINT_TEXT] = "", why[PKI_WHY], *keys = bootstrap_keys(b->state);
 	pki_fingerprint(k->ca, fingerprint, why);
@@ -131,12 +131,12 @@ static void tell(const struct admin_call *call, const struct bootstrap *b, const
 		puts("");
 		json_decref(d);
 	} else {
-		printf("%s is the first controller of %s\n"
+		printf("%s is %s controller of %s\n"
 		       "  configuration  %s\n  keys           %s (back them up: whoever has ca.key and domain.key rules the domain)\n"
 		       "  authority      %s\nnext:\n"
 		       "  systemctl restart hermes, or hermes-admin reload where it runs with this file\n"
 		       "  hermes-admin controller token create --node NAME, for each node; see hermes-controller(7)\n",
-		       b->node, b->domain, b->config, keys, fingerprint);
+		       b->node, first ? "the first" : "a", b->domain, b->config, keys, fingerprint);
 	}
 	free(keys);
 }
@@ -177,7 +177,7 @@ int admin_controller_init(const struct admin_call *call)
 	if (!result)
 		result = make_node(&b, &k);
 	if (!result)
-		tell(call, &b, &k);
+		tell(call, &b, &k, !from);
 	forget(&k);
 	return result;
 }

@@ -51,7 +51,7 @@ static char *time_text(double seconds)
 	time_t t = (time_t)seconds;
 	struct tm tm;
 	char out[32];
-	if (!t || !localtime_r(&t, &tm) || !strftime(out, sizeof(out), "%Y-%m-%d %H:%M:%S", &tm))
+	if (!t || !localtime_r(&t, &tm) || !strftime(out, sizeof(out), "%Y-%m-%d %H:%M:%S %Z", &tm))
 		return text("-");
 	return text("%s", out);
 }

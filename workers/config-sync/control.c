@@ -95,7 +95,8 @@ const char *control_fault(const struct http_answer *answer, char *text, size_t s
 	else if (message)
 		snprintf(text, size, "answered with status %u: %s", answer->status, message);
 	else
-		snprintf(text, size, "answered with status %u", answer->status);
+		snprintf(text, size, "answered with status %u: `hermes-admin traceroute --listener hermes-control http://controller/` says why",
+		         answer->status);
 	json_decref(root);
 	return text;
 }

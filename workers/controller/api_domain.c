@@ -211,6 +211,19 @@ static json_t *rollout_or_nothing(struct domain *d)
 	return rollout ? rollout : json_pack("{s:n}", "state");
 }
 
+static void refuse_action(struct api_request *request, struct domain *d)
+{
+	json_t *rollout = rollout_json(d);
+	const char *state = json_string_value(json_object_get(rollout, "state"));
+
+	if (state)
+		api_error(request, 409, "state", "the rollout is %s: pause is for one that runs, resume for one that is paused or stopped, "
+		          "promote for one that is not over, abort for any of these", state);
+	else
+		api_error(request, 409, "state", "nothing was rolled out yet");
+	json_decref(rollout);
+}
+
 static void on_acted(void *arg, int error)
 {
 	struct waiting *w = arg;
@@ -220,7 +233,7 @@ static void on_acted(void *arg, int error)
 		if (error == -EINVAL)
 			api_error(request, 400, "bad-request", "expected {\"action\": ...}: pause, resume, abort or promote");
 		else if (error == -EPERM)
-			api_error(request, 409, "state", "the rollout is not in a state for that");
+			refuse_action(request, w->domain);
 		else
 			api_store_error(request, error);
 		w->request = NULL;

@@ -281,7 +281,7 @@ static void enroll(struct api_call *call)
 	bool taken = is_taken(kv, node, &c.node_revision);
 	if (!enrolment_pattern_fits(found.node, node, taken)) {
 		wrong(call, taken ? "there is a node of that name: only a token made for just that name can replace it"
-		                  : "the token is for another node");
+		                  : "the token is for another node: --node must be the name that it was made for");
 		return;
 	}
 	strcpy(c.node, node);

@@ -389,11 +389,10 @@ json_t *nodes_json(struct nodes *n, const char *name, bool all)
 	json_object_set_new(out, "wants", wanted);
 	copy_fields(out, node->report, short_report, sizeof(short_report) / sizeof(*short_report));
 	copy_fields(out, record(n, "node/", name), certificate, sizeof(certificate) / sizeof(*certificate));
-	if (all) {
-		json_t *override = record(n, "override/", name);
+	json_t *override = record(n, "override/", name);
+	json_object_set_new(out, "override", override ? json_deep_copy(override) : json_null());
+	if (all)
 		copy_fields(out, node->report, long_report, sizeof(long_report) / sizeof(*long_report));
-		json_object_set_new(out, "override", override ? json_deep_copy(override) : json_null());
-	}
 	return out;
 }
 

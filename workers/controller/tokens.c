@@ -15,7 +15,8 @@
 #define LIFETIME_S 86400
 #define LIFETIME_MAX_S (365 * 86400)
 #define TRIES 10
-#define WRONG "the token is not valid (any more)"
+#define WRONG "the token is not valid: it was used, has run out, was deleted, or is mistyped; " \
+	"`hermes-admin controller token create` on a controller makes another"
 #define BASE64 sodium_base64_VARIANT_URLSAFE_NO_PADDING
 
 /* The random part is long: a plain digest cannot be searched. */
@@ -148,10 +149,10 @@ static void random_text(char *out, size_t size, size_t n)
 	sodium_memzero(bytes, sizeof(bytes));
 }
 
-/* Letters, digits, "-_." and the pattern's "*?". */
+/* What names of nodes are made of, and the pattern's "*?". */
 static bool pattern_ok(const char *text)
 {
-	size_t length = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.*?");
+	size_t length = strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-_.*?");
 	return length && !text[length] && length < sizeof(((struct token *)NULL)->node);
 }
 
@@ -191,7 +192,7 @@ static void make(struct api_call *call)
 	struct kv *kv = call->controller->kv;
 	if ((call->body && !json_is_object(call->body)) || !node || !pattern_ok(node) || !seconds) {
 		api_error(call->request, 400, "bad-request",
-		          "node: a name, or a pattern with * and ?; lifetime: seconds, at most a year; controller: true or false");
+		          "node: a name in lower case letters, digits, - and _, or a pattern with * and ?; lifetime: seconds, at most a year; controller: true or false");
 		return;
 	}
 	kv_each(kv, "token/", drop_over, kv);
