@@ -357,6 +357,27 @@ static void test_man_page(void **state)
 	free(page);
 }
 
+/* Whom all nodes are told not to believe. */
+static void test_revoked(void **state)
+{
+	static const struct { const char *record, *entry; } cases[] = {
+		{"{\"revoked\": true}", "alice"}, {"{\"revoked\": true, \"begins\": 7}", "alice"}, {"{\"revoked\": false}", NULL},
+		{"{\"begins\": 7}", "alice@7"}, {"{\"revoked\": 1}", NULL}, {"{}", NULL}, {"[]", NULL},
+	};
+	char entry[96];
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		json_t *json = json_loads(cases[i].record, 0, NULL);
+		struct kv_value value = {.key = "node/alice", .json = json, .revision = 1};
+		assert_int_equal(compose_revoked(&value, entry, sizeof(entry)), cases[i].entry != NULL);
+		if (cases[i].entry)
+			assert_string_equal(entry, cases[i].entry);
+		value.revision = 0;                       /* it is gone */
+		assert_false(compose_revoked(&value, entry, sizeof(entry)));
+		json_decref(json);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -371,6 +392,7 @@ int main(void)
 		cmocka_unit_test_teardown(test_refused, clean),
 		cmocka_unit_test_teardown(test_refused_objectives, clean),
 		cmocka_unit_test_teardown(test_refused_fragments, clean),
+		cmocka_unit_test(test_revoked),
 		cmocka_unit_test(test_man_page),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

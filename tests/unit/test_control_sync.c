@@ -191,6 +191,10 @@ static void memory_outlives_us(void **state)
 	assert_int_equal(control_memory_refuse(store, &m, 104, "rejected", ""), 0);
 	control_memory_load(store, &again);
 	assert_string_equal(again.refused_state, "rejected");
+	/* killed between the two notes: what was refused is not taken again */
+	assert_int_equal(store_set_note(store, "control-refused", "110 rejected x"), 0);
+	control_memory_load(store, &again);
+	assert_int_equal(again.last, 110);
 	assert_int_equal(control_memory_refuse(store, &m, 0, NULL, NULL), 0);
 	control_memory_load(store, &again);
 	assert_true(!again.refused && again.last == 104);
