@@ -17,7 +17,7 @@ CPPFLAGS += -D_GNU_SOURCE -I. -DHERMES_VERSION='"$(VERSION)"' $(shell pkg-config
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings \
            -Wvla -Wformat=2 -Werror
 ifeq ($(SAN),1)
-OPT     ?= -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
+OPT     ?= -O1 -g1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined
 LDFLAGS += -fsanitize=address,undefined
 # libasan wraps crypt_r: as-needed would take libcrypt for unneeded
 LDLIBS  += -Wl,--no-as-needed -lcrypt -Wl,--as-needed
@@ -82,7 +82,7 @@ $(BUILD)/fuzz/fuzz_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/lib/hermesd.a $(
 fuzz-targets: $(FUZZ_TARGETS)
 fuzz:
 	@$(MAKE) --no-print-directory fuzz-targets CC=clang BUILD=build/fuzz \
-	  OPT='-O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined' \
+	  OPT='-O1 -g1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined' \
 	  LDFLAGS='-pie -pthread -Wl,--as-needed -fsanitize=address,undefined'
 
 # --- the commands of the README

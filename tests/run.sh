@@ -5,7 +5,7 @@
 # test may starve: up to AGAIN of them (3) that failed run once more, alone; those that pass then count as passed and are named
 # as RETRIED, those that fail again, and all where more than that failed, have failed.
 #   run.sh [unit|fuzz|system|leaks]...     default: all
-#   FUZZ_SECONDS  per fuzz target (6; 0: none)     PYTEST  further arguments, e.g. "-k socks"
+#   FUZZ_SECONDS  per fuzz target (4; 0: none)     PYTEST  further arguments, e.g. "-k socks"
 #   FUZZ_SEED     of libFuzzer (1): with the same seed and the same program the same inputs come in the same order, so that
 #                 what one run finds the next one finds again; another number looks elsewhere
 set -u
@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 out=build/check
 san=build/san
 PYTHON=${PYTHON:-/usr/bin/python3}
-FUZZ_SECONDS=${FUZZ_SECONDS:-6}
+FUZZ_SECONDS=${FUZZ_SECONDS:-4}
 FUZZ_SEED=${FUZZ_SEED:-1}
 AGAIN=${AGAIN:-3}
 passed=0 failed=0 skipped=0 skips=() failures=() fuzz_failures=() retried=()
