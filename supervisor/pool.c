@@ -375,6 +375,7 @@ void pool_child_lost(struct child *c)
 	slot->child = slot->successor;
 	slot->successor = NULL;
 	slot->restarts++;
+	slot->falls++;
 	change_child_lost(c->supervisor->change, c);
 	if (p->stopping || slot->gone)
 		return;

@@ -21,6 +21,7 @@ struct slot {
 	unsigned incarnations;    /* how many were started */
 	unsigned failures;        /* in a row, each within 30 s of its start */
 	unsigned restarts;        /* in all */
+	unsigned falls;           /* of these, because it fell; since hermesd was executed */
 	char last_end[240];       /* how the last one ended */
 	uint64_t replaced;        /* clock_ms() when it was last replaced for its size */
 	struct event *restart;    /* back-off */

@@ -74,7 +74,7 @@ static void put_workers(struct supervisor *s, struct json *j)
 		json_begin_object(j, NULL);
 		json_str(j, "name", slot->name);
 		json_str(j, "state", c ? child_state_name(c->state) : "waiting");
-		json_uint(j, "restarts", slot->restarts);
+		json_uint(j, "restarts", slot->falls);      /* planned ones say nothing of its health */
 		json_uint(j, "rss_bytes", c ? c->rss : 0);
 		json_end(j);
 		rss += c ? c->rss : 0;
