@@ -503,7 +503,7 @@ FIELDS(node) = {
 	{"datagram_age", S_U32, W_DURATION, AT(config, datagram_age), .min = 10, .max = 3600 * SECOND, .preset = "2s",
 	 .doc = "How long they may wait."},
 	{"resume_timeout", S_U32, W_DURATION, AT(config, resume_timeout), .max = DAY, .preset = "30s",
-	 .doc = "How long a tunnel between Hermes nodes outlives the connection under it. 0: not at all."},
+	 .doc = "How long a TCP, UDP or IP tunnel between Hermes nodes outlives the connection under it. 0: not at all."},
 	{"resume_bytes", S_U32, W_SIZE, AT(config, resume_bytes), .min = 64 * KiB, .max = 1024 * MiB, .preset = "4MiB",
 	 .doc = "How much of such a tunnel is kept, to be sent again, until the far end has it."},
 };

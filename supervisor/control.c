@@ -51,7 +51,7 @@ void control_ask_free(struct ask *a)
 	free(a);
 }
 
-struct ask *ask_new(struct client *c, uint64_t id, const struct verb *verb)
+struct ask *control_ask(struct client *c, uint64_t id, const struct verb *verb)
 {
 	struct ask *a = calloc(1, sizeof(*a));
 	if (!a)
@@ -136,7 +136,7 @@ static void refuse(struct client *c, uint64_t id, unsigned status, const char *f
 
 static void run(struct client *c, const struct verb *verb, const struct ipc_admin_request *m, int *fd)
 {
-	struct ask *a = ask_new(c, m->id, verb);
+	struct ask *a = control_ask(c, m->id, verb);
 	if (!a) {
 		refuse(c, m->id, 1, "out of memory");
 		return;
@@ -379,7 +379,7 @@ int control_adopt(struct control *control, const struct state *state)
 	for (size_t i = 0; i < state->n_clients; i++) {
 		const struct state_client *x = &state->clients[i];
 		struct client *c = add_client(control, x->fd, true);
-		struct ask *a = c && x->asked ? ask_new(c, x->asked, verb_find("restart")) : NULL;
+		struct ask *a = c && x->asked ? control_ask(c, x->asked, verb_find("restart")) : NULL;
 		if (a)
 			a->restarts = true;
 	}

@@ -45,7 +45,7 @@ struct ask {
 };
 
 /* A request of the client; it is freed by its answer. NULL: out of memory. */
-struct ask *ask_new(struct client *client, uint64_t id, const struct verb *verb);
+struct ask *control_ask(struct client *client, uint64_t id, const struct verb *verb);
 
 struct control {
 	struct supervisor *supervisor;
