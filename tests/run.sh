@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # make check: unit tests, fuzz targets for a short time each, system tests; all under sanitizers. Everything runs whatever
-# failed before; the last line sums it up: N passed, N failed, N skipped. System tests run three at a time on two cores, where a
+# failed before; the last line sums it up: N passed, N failed, N skipped. System tests run four at a time on two cores, where a
 # test may starve: up to AGAIN of them (3) that failed run once more, alone; those that pass then count as passed and are named
 # as RETRIED, those that fail again, and all where more than that failed, have failed.
 #   run.sh [unit|fuzz|system|leaks]...     default: all
@@ -169,7 +169,7 @@ system() {
 	local shards=1 i
 	build SAN=1 all netlab
 	# most of them wait most of the time
-	[ "$(nproc)" = 1 ] || [ "$(id -u)" != 0 ] || shards=3
+	[ "$(nproc)" = 1 ] || [ "$(id -u)" != 0 ] || shards=4
 	echo "== system tests, in $shards parts"
 	rm -f $out/system*
 	for ((i = 0; i < shards; i++)); do HERMES_SHARD=$i/$shards pytests system$i tests/system & done

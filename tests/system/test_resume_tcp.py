@@ -207,9 +207,10 @@ def world(node, certs):
 
 
 def settled(*nodes):
+    """A far end whose last acknowledgement went with the link stays for resume_timeout (30 s)."""
     for n in nodes:
         try:
-            wait_for(lambda n=n: not flows(n), message="no flow")
+            wait_for(lambda n=n: not flows(n), 40, message="no flow")
         except AssertionError:
             raise AssertionError(f"{n.name} still has {[(m.name, flows(m)) for m in nodes]}") from None
 
