@@ -127,7 +127,7 @@ class Domain(Victim):
         """The node runs what the controller has, once nobody changes it."""
         def runs():
             node = self.node.node_state("c1")
-            return node and node["wants"]["version"] and node["runs"]["version"] == node["wants"]["version"]
+            return node and node["wants"] and node["runs"] and node["runs"]["version"] == node["wants"]["version"]
         self.hermes.wait_for(runs, 60, message="the newest document at its node")
 
 
