@@ -207,7 +207,8 @@ def world(node, certs):
 
 
 def settled(*nodes):
-    """A far end whose last acknowledgement went with the link stays for resume_timeout (30 s)."""
+    """10 s should do. It is 40 because a far end was seen to stay PARKED, after all was delivered, until resume_timeout (30 s)
+    ended it, for a reason that is not known: a fault that this does not see."""
     for n in nodes:
         try:
             wait_for(lambda n=n: not flows(n), 40, message="no flow")
